@@ -78,6 +78,7 @@ func (o ProbeOptions) transport() *http.Transport {
 	t := &http.Transport{
 		DialContext:            o.dial(),
 		TLSClientConfig:        config,
+		ForceAttemptHTTP2:      true, // a server of gRPC speaks nothing else
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxProbeHead,
