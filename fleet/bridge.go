@@ -1,0 +1,85 @@
+package fleet
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"golang.org/x/time/rate"
+)
+
+// bridge is the NATS server's logger. What NATS calls a notice is of no use to our operator and goes to debug; what
+// strangers can cause, by connecting, is bounded.
+type bridge struct {
+	log     *slog.Logger
+	metrics *metrics
+	limit   *rate.Limiter
+
+	mu    sync.Mutex // guards what follows
+	last  string     // the last error or warning since the link was good
+	death string     // the first fatal one
+}
+
+func newBridge(log *slog.Logger, m *metrics) *bridge {
+	return &bridge{log: log, metrics: m, limit: rate.NewLimiter(1, 20)}
+}
+
+func (b *bridge) Noticef(format string, v ...any) { b.debug(format, v) }
+func (b *bridge) Debugf(format string, v ...any)  { b.debug(format, v) }
+func (b *bridge) Tracef(format string, v ...any)  { b.debug(format, v) }
+func (b *bridge) Warnf(format string, v ...any)   { b.warn(format, v) }
+func (b *bridge) Errorf(format string, v ...any)  { b.warn(format, v) }
+
+// Fatalf does not end the process: start looks for it.
+func (b *bridge) Fatalf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.death == "" {
+		b.death = text
+	}
+}
+
+func (b *bridge) debug(format string, v []any) {
+	b.log.Debug("nats", "text", fmt.Sprintf(format, v...))
+}
+
+func (b *bridge) warn(format string, v []any) {
+	text := fmt.Sprintf(format, v...)
+	if strings.Contains(text, "handshake error") {
+		b.metrics.tlsErrors.Inc()
+	}
+	b.mu.Lock()
+	b.last = text
+	b.mu.Unlock()
+	if b.limit.Allow() {
+		b.log.Warn("fleet", "reason", text)
+	}
+}
+
+// clear forgets what was wrong with the link.
+func (b *bridge) clear() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last = ""
+}
+
+func (b *bridge) fatal() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.death
+}
+
+// reason is the best explanation at hand of why there is no link.
+func (b *bridge) reason() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.death != "":
+		return b.death
+	case b.last != "":
+		return b.last
+	}
+	return "no hub node has answered yet"
+}
