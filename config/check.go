@@ -1,0 +1,176 @@
+package config
+
+import "slices"
+
+// maxErrors is about how many errors are still worth reading.
+const maxErrors = 1000
+
+// check finds what only the whole file shows.
+func (d *decoder) check(c *Config, root *node) {
+	d.checkZones(c, root)
+	d.checkOrigins(c, root)
+	d.checkSites(c, root)
+	d.checkStreams(c, root)
+	d.checkServers(c, root)
+	d.checkNames(c, root)
+	d.checkRecords(c, root)
+	d.checkListeners(c, root)
+	d.checkTLS(c, root)
+	d.checkFleet(c, root)
+}
+
+// refer checks that a name is one of those there are.
+func (d *decoder) refer(n *node, what, name string, have []string) bool {
+	if name == "" {
+		return false
+	}
+	if slices.Contains(have, name) {
+		return true
+	}
+	d.report(n, "unknown %s %s%s", what, quote(name), instead(name, have))
+	return false
+}
+
+func (c *Config) zoneNames() []string {
+	return names(c.Zones, func(z *Zone) string { return z.Name })
+}
+
+func (c *Config) originNames() []string {
+	return names(c.Origins, func(o *Origin) string { return o.Name })
+}
+
+func (d *decoder) checkZones(c *Config, root *node) {
+	if len(c.Zones) > 0 {
+		d.refer(root.at("home"), "zone", c.Home, c.zoneNames())
+		if c.Node.Zone != auto {
+			d.refer(d.zoneSource(root), "zone", c.Node.Zone, c.zoneNames())
+		}
+	}
+	seen := map[string]string{}
+	for _, z := range c.Zones {
+		for i, n := range z.Nodes {
+			at := root.at("zones", z.Name, "nodes", i)
+			if len(n.Addrs) == 0 {
+				continue // its error was reported
+			}
+			if first := seen[n.ID()]; first != "" {
+				d.report(at, "%s is a node of %s already: want one entry a node", n.ID(), first)
+			}
+			seen[n.ID()] = z.Name
+		}
+	}
+}
+
+// zoneSource is where an error about the node's own zone points: node.zone, or zones when the zone came from outside.
+func (d *decoder) zoneSource(root *node) *node {
+	if n := root.at("node", "zone"); n.key == "zone" && n.text != auto {
+		return n
+	}
+	return root.at("zones")
+}
+
+func (d *decoder) checkOrigins(c *Config, root *node) {
+	for i := range c.Origins {
+		o := &c.Origins[i]
+		n := root.at("origins", o.Name)
+		if len(o.Servers) == 0 {
+			d.report(n, "servers is missing: want a list such as [\"http://10.0.1.20:8080\"]")
+			continue
+		}
+		d.refer(n.at("via"), "zone", o.Via, c.zoneNames())
+		d.checkPool(c, o, n)
+		if !o.forSites() && o.Via != "" {
+			d.report(n.at("via"), "is for HTTP, and the servers are those of streams")
+		}
+		if !o.forSites() && o.Check.HTTP != "" {
+			d.report(n.at("check", "http"), "needs servers with http://, https:// or h2c://: want tcp: true")
+		}
+		if !c.uses(o.Name) {
+			d.warn(n, "no site and no stream uses it")
+		}
+	}
+}
+
+// checkPool looks at the servers of an origin together.
+func (d *decoder) checkPool(c *Config, o *Origin, n *node) {
+	seen := map[Server]bool{}
+	position := map[string]int{}
+	for _, s := range o.Servers {
+		at := n.at("servers", position[s.Zone])
+		if s.Zone != "" {
+			at = n.at("servers", s.Zone, position[s.Zone])
+			d.refer(n.at("servers", s.Zone), "zone", s.Zone, c.zoneNames())
+		}
+		position[s.Zone]++
+		switch {
+		case s.Host == "": // its error was reported
+		case seen[s]:
+			d.report(at, "is given twice")
+		case (s.Scheme == "") == o.forSites():
+			d.report(at, "mixes URLs, for sites, with host:port, for streams: want two origins")
+		}
+		seen[s] = true
+	}
+}
+
+// forSites reports whether the servers speak HTTP; else they are those of streams.
+func (o *Origin) forSites() bool { return len(o.Servers) > 0 && o.Servers[0].Scheme != "" }
+
+func (c *Config) uses(origin string) bool {
+	for i := range c.Sites {
+		if slices.ContainsFunc(c.Sites[i].Routes, func(r Route) bool { return r.Origin == origin }) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.Streams, func(s Stream) bool { return s.Origin == origin })
+}
+
+func (d *decoder) checkSites(c *Config, root *node) {
+	taken := map[string]string{}
+	for i := range c.Sites {
+		s := &c.Sites[i]
+		n := root.at("sites", s.Name)
+		for j, h := range s.Hosts {
+			if first := taken[h]; first != "" && h != "" {
+				d.report(n.at("hosts", j), "%s is a host of %s already", quote(h), first)
+			}
+			taken[h] = "sites." + s.Name
+		}
+		for j := range s.Routes {
+			d.checkOriginOf(c, s.Routes[j], n, n.at("routes", j))
+		}
+	}
+}
+
+// checkOriginOf checks that a route's own origin, or the one it has from its site, is there and speaks HTTP.
+func (d *decoder) checkOriginOf(c *Config, r Route, site, route *node) {
+	at := site.at("origin")
+	if own := route.get("origin"); own != nil {
+		at = own
+	}
+	if r.Origin == "" {
+		d.report(at, "origin is missing: want the name of an origin%s", instead("", c.originNames()))
+		return
+	}
+	if !d.refer(at, "origin", r.Origin, c.originNames()) {
+		return
+	}
+	if o := c.Origin(r.Origin); len(o.Servers) > 0 && !o.forSites() {
+		d.report(at, "%s has servers of streams: want one with http://, https:// or h2c:// servers", quote(r.Origin))
+	}
+}
+
+func (d *decoder) checkStreams(c *Config, root *node) {
+	for _, s := range c.Streams {
+		n := root.at("streams", s.Name)
+		if s.Network == "udp" && s.ProxyProtocol == "v1" {
+			d.report(n.at("proxy_protocol"), "v1 is text for tcp: want v2 for udp")
+		}
+		if !d.refer(n.at("origin"), "origin", s.Origin, c.originNames()) {
+			continue
+		}
+		if o := c.Origin(s.Origin); o.forSites() {
+			d.report(n.at("origin"), "%s has servers for sites: want one with host:port servers, without http://", quote(s.Origin))
+		}
+	}
+}
