@@ -137,7 +137,7 @@ func (q *question) candidate(z uint16) Candidate {
 	return c
 }
 
-func round(ms float64) float64 { return math.Round(ms*100) / 100 }
+func round(ms float64) float64 { return math.Round(ms*1000) / 1000 }
 
 // verdict says in words what speaks for or against a candidate, given the chosen one.
 func (q *question) verdict(c, chosen Candidate) string {
@@ -203,10 +203,12 @@ func samples(n float64) string {
 // rivals is what to say of the others: the best that could serve, and any better one that cannot or may not.
 func rivals(chosen Candidate, others []Candidate) []string {
 	var say []string
-	ahead := false
+	ahead, kept := false, false
 	for _, c := range others {
 		switch {
+		case c.Healthy && c.Total < chosen.Total && kept:
 		case c.Healthy && c.Total < chosen.Total:
+			kept = true
 			say = append(say, fmt.Sprintf("kept although %s is %s", c.Zone, c.Reason))
 		case c.Healthy && !ahead:
 			ahead = true
