@@ -381,10 +381,10 @@ func TestBadZones(t *testing.T) {
 		`write it as 0 issue`:                                  record("x.other.test", "CAA", "letsencrypt.org"),
 		`write it as 10 5 443 host.example.com`:                record("x.other.test", "SRV", "10 5 host"),
 		`a value is one line`:                                  record("x.other.test", "TXT", "a\nb"),
-		`"x.other.test" A ""`:                                  record("x.other.test", "A", ""),
+		`x.other.test A ""`:                                    record("x.other.test", "A", ""),
 		`"other.test" cannot be a CNAME`:                       record("other.test", "CNAME", "example.com"),
 		`"www.edge.example.com" is a CNAME, which allows no`:   record("www.edge.example.com", "CNAME", "example.com"),
-		`"play.edge.example.com" is a steered name and cannot`: record("play.edge.example.com", "CNAME", "example.com"),
+		`"many.edge.example.com" is a steered name and cannot`: record("many.edge.example.com", "CNAME", "example.com"),
 		`"play.edge.example.com" is a steered name: its`:       record("play.edge.example.com", "A", "192.0.2.1"),
 		`"*.wild.edge.example.com" cannot be delegated`:        record("*.wild.edge.example.com", "NS", "example.com"),
 		`"a b.other.test" is not a host name`:                  record("a b.other.test", "A", "192.0.2.1"),
@@ -393,7 +393,7 @@ func TestBadZones(t *testing.T) {
 		cfg := noSockets()
 		change(&cfg.DNS)
 		_, err := dnsserver.Listen(cfg, dnsserver.Deps{Answer: steer})
-		if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), "x.other.test A", `"x.other.test" A`), want) {
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v\nwant %s", err, want)
 		}
 	}
@@ -420,7 +420,7 @@ func TestDig(t *testing.T) {
 		{"play.edge.example.com A +edns=1 +noednsneg", "BADVERS"},
 		{"chaos version.bind TXT", "REFUSED"},
 	} {
-		args := append([]string{"@" + host, "-p", port}, strings.Fields(tc.args)...)
+		args := append([]string{"@" + host, "-p", port, "+norec"}, strings.Fields(tc.args)...)
 		out, err := exec.Command(dig, args...).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), tc.want) || strings.Contains(string(out), "WARNING") {
 			t.Errorf("dig %s: %v, want %q\n%s", tc.args, err, tc.want, out)
