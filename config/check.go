@@ -43,7 +43,7 @@ func (d *decoder) checkZones(c *Config, root *node) {
 	if len(c.Zones) > 0 {
 		d.refer(root.at("home"), "zone", c.Home, c.zoneNames())
 		if c.Node.Zone != auto {
-			d.refer(d.zoneSource(root), "zone", c.Node.Zone, c.zoneNames())
+			d.checkOwnZone(c, root)
 		}
 	}
 	seen := map[string]string{}
@@ -61,12 +61,16 @@ func (d *decoder) checkZones(c *Config, root *node) {
 	}
 }
 
-// zoneSource is where an error about the node's own zone points: node.zone, or zones when the zone came from outside.
-func (d *decoder) zoneSource(root *node) *node {
-	if n := root.at("node", "zone"); n.key == "zone" && n.text != auto {
-		return n
+// checkOwnZone checks that this node's zone, which may come from outside the file, is one of zones.
+func (d *decoder) checkOwnZone(c *Config, root *node) {
+	n := root.get("node").get("zone")
+	if n != nil && n.text == c.Node.Zone {
+		d.refer(n, "zone", c.Node.Zone, c.zoneNames())
+		return
 	}
-	return root.at("zones")
+	if c.Zone(c.Node.Zone) == nil {
+		d.report(root.at("zones"), "lacks the zone of this node, %s%s", quote(c.Node.Zone), instead(c.Node.Zone, c.zoneNames()))
+	}
 }
 
 func (d *decoder) checkOrigins(c *Config, root *node) {

@@ -112,7 +112,11 @@ func (d *decoder) checkFleet(c *Config, root *node) {
 		return
 	}
 	if len(c.HubAddrs()) == 0 {
-		d.report(root.at("zones"), "no zone is a Region, whose nodes would be the hub: want home: ZONE with nodes, or fleet.hub")
+		at := root.at("home")
+		if at == root {
+			at = root.at("zones")
+		}
+		d.report(at, "no zone is a Region, whose nodes would be the hub: want home: ZONE with nodes, or fleet.hub")
 	}
 	if c.Listen.HTTP == "" && c.Listen.HTTPS == "" {
 		d.report(root.at("listen"), "nodes check each other over HTTP, and neither http nor https listens: want one of them")

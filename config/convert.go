@@ -16,7 +16,7 @@ type converter struct {
 
 // convert fills n, whose place in the tree is set, from an AST node.
 func (c *converter) convert(from ast.Node, n *node, depth int) *node {
-	n.pos = tokenPosition(from)
+	n.pos = begin(from)
 	c.nodes++
 	if depth > maxDepth || c.nodes > maxNodes {
 		c.refuse(n, depth)
@@ -24,12 +24,8 @@ func (c *converter) convert(from ast.Node, n *node, depth int) *node {
 	}
 	switch v := from.(type) {
 	case *ast.MappingNode:
-		if !v.IsFlowStyle && len(v.Values) > 0 {
-			n.pos = tokenPosition(v.Values[0].Key) // not its colon
-		}
 		c.mapping(v.Values, n, depth)
 	case *ast.MappingValueNode:
-		n.pos = tokenPosition(v.Key)
 		c.mapping([]*ast.MappingValueNode{v}, n, depth)
 	case *ast.SequenceNode:
 		c.list(v, n, depth)
@@ -78,14 +74,14 @@ func (c *converter) mapping(values []*ast.MappingValueNode, n *node, depth int) 
 
 // key makes the child of a mapping, or reports a key that cannot be one.
 func (c *converter) key(v *ast.MappingValueNode, n *node) (*node, bool) {
-	child := &node{parent: n, keyPos: tokenPosition(v.Key)}
+	child := &node{parent: n, keyPos: begin(v.Key)}
 	switch k := v.Key.(type) {
 	case *ast.StringNode:
 		child.key = k.Value
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.NullNode:
 		child.key = k.GetToken().Value
 	case *ast.MergeKeyNode:
-		c.d.failAt(child.keyPos, n.path(), "merge keys (<<) are not taken: write the keys out, or overlay them by zones.ZONE.set")
+		c.d.failAt(child.keyPos, n.path(), "merge keys (<<) are not taken: write the keys out, or lay them over by zones.ZONE.set")
 		return nil, false
 	default:
 		c.d.failAt(child.keyPos, n.path(), "a key must be one word")
@@ -114,11 +110,13 @@ func (c *converter) alias(v *ast.AliasNode, n *node, depth int) {
 	value, ok := c.anchors[name]
 	for _, o := range c.open {
 		if o == name {
+			n.kind = kindScalar
 			c.d.fail(n, "*%s stands inside what it repeats", name)
 			return
 		}
 	}
 	if !ok {
+		n.kind = kindScalar
 		c.d.fail(n, "*%s repeats nothing: no &%s stands before it", name, name)
 		return
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"net/mail"
+	"net/netip"
 	"net/url"
 )
 
@@ -82,9 +83,10 @@ func (a *Admin) shape() mapping {
 }
 
 func (m *AdminMetrics) shape() mapping {
+	from := list[netip.Prefix]{into: &m.From, least: 1, item: func(p *netip.Prefix) shape { return prefix(p) }}
 	return mapping{
 		key("listen", listenAddr(&m.Listen), "off: none."),
-		key("from", prefixes(&m.From), "Who may ask; default loopback and private addresses."),
+		key("from", from, "Who may ask; default loopback and private addresses."),
 	}
 }
 

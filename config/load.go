@@ -51,7 +51,9 @@ func Parse(name string, data []byte, o Options) (*Config, error) {
 	}
 	sum := sha256.Sum256(data)
 	c.Hash = hex.EncodeToString(sum[:])[:12]
-	c.Warnings = d.warnings
+	for _, w := range d.warnings.sorted() {
+		c.Warnings = append(c.Warnings, w.Error())
+	}
 	return c, nil
 }
 

@@ -17,6 +17,51 @@ func IsRegion(name string) bool { return regionName.MatchString(name) }
 // IsRegion reports whether the zone is a Region's own edge.
 func (z *Zone) IsRegion() bool { return z.Parent == "" && IsRegion(z.Name) }
 
+// Zone finds a zone by name.
+func (c *Config) Zone(name string) *Zone {
+	return find(c.Zones, func(z *Zone) bool { return z.Name == name })
+}
+
+// Origin finds an origin by name.
+func (c *Config) Origin(name string) *Origin {
+	return find(c.Origins, func(o *Origin) bool { return o.Name == name })
+}
+
+// Site finds a site by name.
+func (c *Config) Site(name string) *Site {
+	return find(c.Sites, func(s *Site) bool { return s.Name == name })
+}
+
+// Stream finds a stream by name.
+func (c *Config) Stream(name string) *Stream {
+	return find(c.Streams, func(s *Stream) bool { return s.Name == name })
+}
+
+// OriginsOf lists the origins behind a steered name: those of every route of its site, or that of its stream.
+func (c *Config) OriginsOf(n Name) []string {
+	if st := c.Stream(n.Stream); st != nil {
+		return []string{st.Origin}
+	}
+	var names []string
+	if site := c.Site(n.Site); site != nil {
+		for _, r := range site.Routes {
+			if find(names, func(s *string) bool { return *s == r.Origin }) == nil {
+				names = append(names, r.Origin)
+			}
+		}
+	}
+	return names
+}
+
+func find[T any](list []T, is func(*T) bool) *T {
+	for i := range list {
+		if is(&list[i]) {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
 // Self is this node's own entry in zones, or nil: in its zone, the entry with one of node.address, else with the
 // address and port of listen.http or https, else the only entry.
 func (c *Config) Self() *ZoneNode {

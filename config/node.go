@@ -76,7 +76,7 @@ func nounRef(into *string, want string) scalar {
 
 // nounRefs is a list of them.
 func nounRefs(into *[]string, want string) shape {
-	return list[string]{into: into, item: func(s *string) shape { return nounRef(s, want) }}
+	return list[string]{into: into, least: 1, item: func(s *string) shape { return nounRef(s, want) }}
 }
 
 // parseRegion checks the name of a Region.

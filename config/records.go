@@ -79,6 +79,9 @@ func (s recordsShape) absolute(owner string) (string, error) {
 	if domainOf(s.dns.Domains, name) != "" {
 		return name, ownerName(name)
 	}
+	if len(s.dns.Domains) == 0 {
+		return "", errors.New("has no domain to be under: want dns.domains")
+	}
 	if strings.HasSuffix(owner, ".") {
 		return "", fmt.Errorf("%s is under none of the domains%s", quote(owner), instead(owner, s.dns.Domains))
 	}
@@ -195,10 +198,10 @@ func parseCAA(s string) (string, error) {
 		return "", errors.New("has not three fields")
 	}
 	if _, err := strconv.ParseUint(parts[0], 10, 8); err != nil {
-		return "", fmt.Errorf("has flags %s: want 0 or 128", quote(parts[0]))
+		return "", fmt.Errorf("has flags %s, which are no number up to 255", quote(parts[0]))
 	}
 	if parts[1] == "" || strings.ContainsFunc(parts[1], func(r rune) bool { return r > 'z' || !isNameByte(byte(r)) || r == '-' || r == '_' }) {
-		return "", fmt.Errorf("has tag %s: want letters and digits", quote(parts[1]))
+		return "", fmt.Errorf("has tag %s, which is not all letters and digits", quote(parts[1]))
 	}
 	v := strings.TrimSpace(parts[2])
 	if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {

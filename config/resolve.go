@@ -101,7 +101,7 @@ func (c *Config) resolveFleet(d *decoder, root *node) {
 	if err != nil || isLoopback(host) {
 		return
 	}
-	if listen := root.at("fleet", "listen"); listen.key == "listen" {
+	if listen := root.at("fleet", "listen"); host != "" && listen.key == "listen" {
 		d.warn(listen, "without fleet.key the fleet listens on loopback only: want key: {file: …}")
 	}
 	loopback := "127.0.0.1"

@@ -117,6 +117,8 @@ type choice[T ~string] struct {
 func (c choice[T]) read(d *decoder, n *node) {
 	word := T(n.text)
 	switch {
+	case n.kind == kindNull:
+		d.report(n, "has no value: want one of %s", strings.Join(c.strings(), ", "))
 	case n.kind != kindScalar:
 		d.report(n, "%s does not fit: want one of %s", n.describe(), strings.Join(c.strings(), ", "))
 	case slices.Contains(c.words, word):

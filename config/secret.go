@@ -13,6 +13,21 @@ const minSecret = 16
 // maxSecret bounds the read of a secret's file.
 const maxSecret = 64 << 10
 
+// String never shows the secret.
+func (s Secret) String() string { return "[secret]" }
+
+// GoString never shows the secret.
+func (s Secret) GoString() string { return "config.Secret([secret])" }
+
+// Value is the secret itself; empty when none was given.
+func (s Secret) Value() string { return s.value }
+
+// IsSet reports whether a secret was given.
+func (s Secret) IsSet() bool { return s.value != "" }
+
+// NewSecret makes a secret from a value, for callers that have no file.
+func NewSecret(v string) Secret { return Secret{value: v} }
+
 // secretShape is {file: …} or {env: …}. A secret that cannot be read refuses the configuration.
 type secretShape struct{ into *Secret }
 

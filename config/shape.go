@@ -18,7 +18,7 @@ type decoder struct {
 	env      func(string) (string, bool)
 	secrets  bool // read them: this is the configuration of this very node
 	errs     Errors
-	warnings []string
+	warnings Errors
 	records  map[recordKey]*node // where each static record set stands
 }
 
@@ -64,12 +64,17 @@ func (m mapping) read(d *decoder, n *node) {
 
 func (m mapping) unknown(d *decoder, n *node) {
 	for _, e := range n.entries {
+		if e.failed {
+			continue
+		}
 		f := find(m, func(f *field) bool { return f.key == e.key })
 		switch {
 		case f == nil:
 			d.failAt(e.keyPos, e.path(), "unknown key%s", instead(e.key, m.keys()))
+			e.failed = true
 		case f.shape == nil:
 			d.failAt(e.keyPos, e.path(), "is not in this version")
+			e.failed = true
 		}
 	}
 }
@@ -190,14 +195,14 @@ type list[T any] struct {
 
 func (s list[T]) read(d *decoder, n *node) {
 	if n.kind == kindScalar || n.kind == kindMapping {
-		d.report(n, "%s is not a list: want [%s]", n.describe(), "…, …")
+		d.report(n, "%s is not a list: want [ ] around what it holds", n.describe())
 		return
 	}
 	if len(n.entries) < s.least {
 		d.report(n, "is empty: want at least %s", count(s.least))
 		return
 	}
-	*s.into = make([]T, 0, len(n.entries))
+	*s.into = nil
 	for _, e := range n.entries {
 		item := s.make()
 		if !e.failed {

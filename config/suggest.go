@@ -7,6 +7,7 @@ import (
 
 // instead says what would have been right: the nearest of names, when one is near, and what there is.
 func instead(got string, names []string) string {
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" })
 	if len(names) == 0 {
 		return " (have: none)"
 	}
@@ -62,7 +63,7 @@ func distance(a, b string) int {
 
 // names lists what a collection holds, in its order.
 func names[T any](list []T, name func(*T) string) []string {
-	out := make([]string, 0, len(list))
+	var out []string
 	for i := range list {
 		if n := name(&list[i]); !slices.Contains(out, n) {
 			out = append(out, n)

@@ -37,7 +37,7 @@ func (d *decoder) parseTree(data []byte) *node {
 		d.failAt(p, "", "%s", msg)
 		return nil
 	}
-	file, err := parseTokens(tokens)
+	file, err := parseTokens(rejoin(tokens))
 	if err != nil {
 		d.syntaxError(text, err)
 		return nil
@@ -114,8 +114,11 @@ func (d *decoder) syntaxError(text string, err error) {
 	p := position{syntax.Token.Position.Line, syntax.Token.Position.Column}
 	msg := syntax.Message
 	lines := strings.Split(text, "\n")
-	if i := p.line - 1; i >= 0 && i < len(lines) && strings.Contains(lines[i], "${") {
+	switch i := p.line - 1; {
+	case i >= 0 && i < len(lines) && strings.Contains(lines[i], "${"):
 		msg += "; inside [ ] and { } a variable needs quotes: \"${NAME}\""
+	case strings.Contains(msg, "invalid key") || strings.Contains(msg, "mapping value"):
+		msg += "; a value with a colon may need quotes"
 	}
 	d.failAt(p, "", "%s", msg)
 }
@@ -133,7 +136,7 @@ func (d *decoder) document(file *ast.File) *node {
 		return nil
 	}
 	if len(bodies) > 1 {
-		d.failAt(tokenPosition(bodies[1]), "", "a second document begins here: want one document in a file")
+		d.failAt(begin(bodies[1]), "", "a second document begins here: want one document in a file")
 		return nil
 	}
 	c := converter{d: d, anchors: map[string]ast.Node{}}
@@ -147,7 +150,16 @@ func (d *decoder) document(file *ast.File) *node {
 	return root
 }
 
-func tokenPosition(n ast.Node) position {
+// begin is where a node begins in the file.
+func begin(n ast.Node) position {
+	switch v := n.(type) {
+	case *ast.MappingNode: // whose own token is a colon
+		if !v.IsFlowStyle && len(v.Values) > 0 {
+			return begin(v.Values[0].Key)
+		}
+	case *ast.MappingValueNode:
+		return begin(v.Key)
+	}
 	if n == nil || n.GetToken() == nil || n.GetToken().Position == nil {
 		return position{}
 	}

@@ -180,6 +180,5 @@ func (d *decoder) failAt(p position, path, format string, args ...any) {
 // warn adds a finding that stops nothing.
 func (d *decoder) warn(n *node, format string, args ...any) {
 	p := n.where()
-	e := Error{File: d.file, Line: p.line, Column: p.column, Path: n.path(), Message: fmt.Sprintf(format, args...)}
-	d.warnings = append(d.warnings, e.Error())
+	d.warnings = append(d.warnings, &Error{File: d.file, Line: p.line, Column: p.column, Path: n.path(), Message: fmt.Sprintf(format, args...)})
 }

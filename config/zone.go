@@ -80,4 +80,4 @@ func (overlayShape) read(d *decoder, n *node) {
 	}
 }
 
-func (overlayShape) schema() object { return object{"$ref": "#"} }
+func (overlayShape) schema() object { return object{"$ref": "#/definitions/overlay"} }
