@@ -27,8 +27,8 @@ type Target struct {
 	ID             string
 	Every, Timeout time.Duration
 	Rise, Fall     int
-	// Probe asks once; nil error is a pass. It must end when ctx does. A nil Probe always passes: such a
-	// target goes down by Report alone and comes back after its time out.
+	// Probe asks once; nil error is a pass. It must end when ctx does. A nil Probe asks nothing: such a target
+	// goes down by Report alone and comes back after its time out.
 	Probe func(ctx context.Context) error
 }
 
@@ -95,9 +95,6 @@ func withDefaults(t Target) Target {
 	t.Timeout = cmp.Or(max(t.Timeout, 0), time.Second)
 	t.Rise = cmp.Or(max(t.Rise, 0), 2)
 	t.Fall = cmp.Or(max(t.Fall, 0), 3)
-	if t.Probe == nil {
-		t.Probe = func(context.Context) error { return nil }
-	}
 	return t
 }
 
@@ -155,6 +152,10 @@ func (c *Checker) watch(ctx context.Context, t *target) {
 // probe asks once and judges; it returns the time from this probe to the next.
 func (c *Checker) probe(ctx context.Context, t *target) time.Duration {
 	spec := *t.spec.Load()
+	if spec.Probe == nil {
+		c.tell(t, t.rested(time.Now()), nil)
+		return spec.Every
+	}
 	probing, cancel := context.WithTimeout(ctx, spec.Timeout)
 	defer cancel()
 	var m measured

@@ -49,6 +49,13 @@ func (t *target) probed(err error, rtt time.Duration, now time.Time) bool {
 	return t.settle(t.judge.probe(err == nil, now))
 }
 
+// rested is a round of a target that has no probe: nothing speaks against it.
+func (t *target) rested(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.settle(t.judge.probe(true, now))
+}
+
 // reported takes the outcome of real traffic and reports whether the verdict changed.
 func (t *target) reported(ok bool, now time.Time) bool {
 	t.mu.Lock()
