@@ -1,0 +1,134 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/nearzone/nearzone/config"
+)
+
+// policy is how new sessions of one stream are treated. It never changes; a reload makes a new one.
+type policy struct {
+	name        string
+	origin      string
+	proxy       string // empty, v1 or v2
+	unreplied   time.Duration
+	established time.Duration
+	max         int
+	count       *counters
+}
+
+func newPolicy(st config.Stream, m *metrics) *policy {
+	return &policy{
+		name: st.Name, origin: st.Origin, proxy: st.ProxyProtocol,
+		unreplied: st.Idle.Unreplied, established: st.Idle.Established,
+		max: st.MaxSessions, count: m.of(st.Name, st.Network),
+	}
+}
+
+// door is one listener with its sessions.
+type door struct {
+	key     doorKey
+	policy  atomic.Pointer[policy]
+	serving bool // guarded by Streams.mu
+	relay
+}
+
+// relay is what a door does in its network. The methods may be called from any goroutine, close more than once.
+type relay interface {
+	addr() net.Addr
+	serve(ctx context.Context) // until it is closed and every session has ended
+	sessions() int
+	shut() // takes no new session; closes itself with the last one
+	isShut() bool
+	reopen() // undoes shut while pinned
+	// pin keeps a shut relay from closing itself, so that it can be reopened; false if it has already.
+	pin() bool
+	unpin()
+	endAll(why ending)
+	close(why ending) // shut and endAll, at once
+}
+
+// open binds the address of k.
+func (s *Streams) open(k doorKey, p *policy) (*door, error) {
+	d := &door{key: k}
+	d.policy.Store(p)
+	shared := shared{Deps: &s.deps, connect: s.connect, avoid: s.avoid, policy: &d.policy}
+	var err error
+	switch k.network {
+	case "tcp":
+		d.relay, err = newTCPRelay(shared, k.address)
+	case "udp":
+		d.relay, err = newUDPRelay(shared, k.address)
+	default:
+		err = fmt.Errorf("unknown network %q (have: tcp, udp)", k.network)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// shared is what the relays of both networks use.
+type shared struct {
+	*Deps
+	connect connector
+	avoid   *avoidance
+	policy  *atomic.Pointer[policy]
+}
+
+// connector connects to the server of an origin that a key leads to.
+type connector func(ctx context.Context, origin, network, key string) (net.Conn, error)
+
+// connect is the connector of the origins.
+func (s *Streams) connect(ctx context.Context, origin, network, key string) (net.Conn, error) {
+	pool := s.deps.Origins.Pool(origin)
+	if pool == nil {
+		return nil, fmt.Errorf("origin %q is not configured", origin)
+	}
+	return pool.DialContext(ctx, network, key)
+}
+
+// dial connects to a server of the stream's origin for a client: the one that its address leads to, unless that one
+// has just refused somebody.
+func (s shared) dial(ctx context.Context, p *policy, network, client string) (net.Conn, error) {
+	key := client
+	for try := 1; ; try++ {
+		conn, err := s.connect(ctx, p.origin, network, key)
+		if err != nil || try == maxDetours || !s.avoid.has(conn.RemoteAddr(), time.Now()) {
+			return conn, err
+		}
+		_ = conn.Close()
+		key = fmt.Sprintf("%s/%d", client, try)
+	}
+}
+
+// maxDetours bounds the servers asked for one session. The pool picks by the key, so each try is another throw of the
+// dice: with one of two servers refusing, eight of them find the good one for all but one client in 256.
+const maxDetours = 8
+
+// ending is why a session is over, as metrics name it.
+type ending uint8
+
+const (
+	endClosed      ending = iota // by client and server
+	endIdle                      // silent for the idle time
+	endReset                     // by an error on one side
+	endRefused                   // the server's host said that nothing listens there
+	endUnreachable               // no server could be connected to
+	endRemoved                   // its stream left the configuration
+	endDrained                   // drain.streams was over
+	endStopped                   // the process stops
+	numEndings
+)
+
+var endingNames = [...]string{"closed", "idle", "reset", "refused", "unreachable", "removed", "drained", "stopped"}
+
+// String is the value of the reason label.
+func (e ending) String() string { return endingNames[e] }
+
+// Error makes an ending a cause for a context.
+func (e ending) Error() string { return "session ended: " + e.String() }
