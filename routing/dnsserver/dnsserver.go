@@ -15,6 +15,7 @@ package dnsserver
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -59,6 +60,9 @@ type Server struct {
 // Listen compiles the zones of cfg and binds cfg.DNS.Listen, UDP and TCP. It serves nothing until Run. With an
 // empty address the server has no sockets, and Run only waits.
 func Listen(cfg *config.Config, d Deps) (*Server, error) {
+	if d.Answer == nil {
+		return nil, errors.New("dnsserver: Deps.Answer is required")
+	}
 	d = d.withDefaults()
 	s := &Server{deps: d, log: d.Log, metrics: newMetrics(d.Reg), cfg: cfg, moved: make(chan struct{}, 1)}
 	data, err := compile(cfg, s.zones(cfg))
@@ -113,6 +117,7 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			serving.stop()
+			s.bound().close() // when a reload came at the last moment
 			return nil
 		case <-s.moved:
 			next := s.serve(s.bound())

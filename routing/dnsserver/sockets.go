@@ -65,34 +65,43 @@ func wildcard(host string) bool {
 	return host == "" || err == nil && a.IsUnspecified()
 }
 
-// bindEach binds the addresses of the machine one by one. cause is why the wildcard could not be.
+// bindEach binds the addresses of the machine one by one. cause is why the wildcard could not be, and why
+// nothing is when no address that others can reach is left.
 func (s *Server) bindEach(k *sockets, port string, cause error) error {
 	ifaces, err := net.InterfaceAddrs()
 	if err != nil {
 		return fmt.Errorf("list the machine's addresses: %w", err)
 	}
-	useful := false
+	wanted, bound, outside, outsideBound := 0, 0, 0, 0
 	for _, i := range ifaces {
 		ip, ok := i.(*net.IPNet)
 		if !ok || ip.IP.IsLinkLocalUnicast() || ip.IP.IsMulticast() {
 			continue
 		}
+		reachable := !ip.IP.IsLoopback()
+		wanted, outside = wanted+1, outside+count(reachable)
 		switch err := s.open(k, ip.IP.String(), port); {
 		case err == nil:
-			useful = true
-		case errors.Is(err, syscall.EADDRINUSE):
-			s.log.Warn("dns address is held by another process and left out", "address", net.JoinHostPort(ip.IP.String(), port))
-		case errors.Is(err, syscall.EADDRNOTAVAIL): // gone in the meantime, or IPv6 still looking for duplicates
+			bound, outsideBound = bound+1, outsideBound+count(reachable)
+		case errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EADDRNOTAVAIL): // held, or gone in the meantime
+			s.log.Warn("dns address is left out", "address", net.JoinHostPort(ip.IP.String(), port), "err", err)
 		default:
 			return err
 		}
 	}
-	if !useful {
+	if bound == 0 || outside > 0 && outsideBound == 0 {
 		return cause
 	}
-	s.log.Info("dns is bound to each address by itself, since another process holds one of them; addresses that come later need a restart",
-		"port", port, "addresses", k.addrs())
+	s.log.Info("dns is bound to each address by itself, since another process holds the port on one; addresses that come later need a restart",
+		"port", port, "bound", bound, "of", wanted)
 	return nil
+}
+
+func count(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // open binds UDP and TCP of one address. With port 0 both get the same port.
