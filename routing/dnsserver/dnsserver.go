@@ -33,8 +33,8 @@ type Deps struct {
 	// Answer steers one client. name is as configured, so a wildcard comes as `*.play.example.com`. It is
 	// called from many goroutines for every address question about a steered name.
 	Answer func(name string, client netip.Addr) (routing.Answer, bool)
-	// Zones has the nodes that dns.servers makes name servers of. It is called by Listen, Reload and Rebuild.
-	// Default: the zones of the configuration.
+	// Zones has the nodes that dns.servers makes name servers of. It is called by Listen, by Rebuild, and when
+	// a reload is applied; it must tell of the new zones by then. Default: the zones of the configuration.
 	Zones func() []routing.Zone
 
 	Listen       func(network, address string) (net.Listener, error)   // default net.Listen
@@ -65,15 +65,21 @@ func Listen(cfg *config.Config, d Deps) (*Server, error) {
 	}
 	d = d.withDefaults()
 	s := &Server{deps: d, log: d.Log, metrics: newMetrics(d.Reg), cfg: cfg, moved: make(chan struct{}, 1)}
-	data, err := compile(cfg, s.zones(cfg))
+	err := Check(cfg)
 	if err != nil {
 		return nil, err
 	}
-	s.data.Store(data)
+	s.compile()
 	if s.current, err = s.bind(cfg.DNS.Listen); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Check reports all that Listen would refuse in dns.domains, dns.names and dns.records. It touches no network.
+func Check(cfg *config.Config) error {
+	_, err := compile(cfg, configured(cfg))
+	return err
 }
 
 func (d Deps) withDefaults() Deps {
@@ -133,11 +139,10 @@ func (s *Server) bound() *sockets {
 	return s.current
 }
 
-// Reload compiles the zones of cfg, and binds its address if that has changed. Sockets whose address is the
+// Reload checks the zones of cfg, and binds its address if that has changed. Sockets whose address is the
 // same are kept; the others answer what they were asked and close once apply was called.
 func (s *Server) Reload(cfg *config.Config) (apply func(), err error) {
-	data, err := compile(cfg, s.zones(cfg))
-	if err != nil {
+	if err := Check(cfg); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -148,7 +153,7 @@ func (s *Server) Reload(cfg *config.Config) (apply func(), err error) {
 			return nil, err
 		}
 	}
-	return func() { s.apply(cfg, data, next) }, nil
+	return func() { s.apply(cfg, next) }, nil
 }
 
 // prepare binds an address for a Reload. What an earlier Reload bound and nobody applied is used or given up.
@@ -168,11 +173,11 @@ func (s *Server) prepare(address string) (*sockets, error) {
 	return next, nil
 }
 
-func (s *Server) apply(cfg *config.Config, data *dataset, next *sockets) {
-	s.data.Store(data)
+func (s *Server) apply(cfg *config.Config, next *sockets) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cfg = cfg
+	s.compile()
 	if next == s.current {
 		return
 	}
@@ -183,17 +188,20 @@ func (s *Server) apply(cfg *config.Config, data *dataset, next *sockets) {
 	}
 }
 
-// Rebuild compiles the zones again, for when Zones has something new to say about name servers. The present
-// zones stay when that fails.
-func (s *Server) Rebuild() error {
+// Rebuild makes the zones again, for when Deps.Zones has something new to say about name servers.
+func (s *Server) Rebuild() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.compile()
+}
+
+// compile swaps in the zones of s.cfg, which Check has passed. s.mu is held.
+func (s *Server) compile() {
 	data, err := compile(s.cfg, s.zones(s.cfg))
 	if err != nil {
-		return err
+		panic("dnsserver: checked configuration does not compile: " + err.Error())
 	}
 	s.data.Store(data)
-	return nil
 }
 
 func (s *Server) closePending() {

@@ -59,6 +59,7 @@ func compile(cfg *config.Config, zones []routing.Zone) (*dataset, error) {
 	}
 	for _, z := range b.data.zones {
 		b.finish(z)
+		b.findHidden(z)
 		b.addServers(z, servers)
 	}
 	slices.SortFunc(b.errs, func(x, y error) int { return strings.Compare(x.Error(), y.Error()) })
@@ -242,6 +243,23 @@ func (b *builder) finish(z *zone) {
 		n.cut = true
 		if strings.HasPrefix(name, "*.") || n.steered != "" {
 			b.errorf("dns.records: %q cannot be delegated: it is a wildcard or steered", shown)
+		}
+	}
+}
+
+// findHidden reports what nobody could ever ask for, since a delegation stands above it. Addresses are its glue.
+func (b *builder) findHidden(z *zone) {
+	for name, n := range z.nodes {
+		if _, cut := z.find(name, false); cut == nil {
+			continue
+		}
+		for typ := range n.sets {
+			if allowed := typ == dns.TypeA || typ == dns.TypeAAAA || typ == dns.TypeNS && n.cut; !allowed {
+				b.errorf("dns.records: %q has %s, but is delegated or below a delegation: others answer for it", strings.TrimSuffix(name, "."), dns.TypeToString[typ])
+			}
+		}
+		if n.steered != "" && !n.cut {
+			b.errorf("dns.names: %q is below a delegation in dns.records: others answer for it", n.steered)
 		}
 	}
 }

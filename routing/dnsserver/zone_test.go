@@ -26,11 +26,20 @@ func TestNameServersFollowZones(t *testing.T) {
 		t.Errorf("%d name servers, want 1", got)
 	}
 	nodes = append(nodes, routing.Node{ID: "b", V6: addr("2001:db8::1")}, routing.Node{ID: "no address yet"})
-	if err := r.Rebuild(); err != nil {
-		t.Fatal(err)
-	}
+	r.Rebuild()
 	if got := count(); got != 2 {
 		t.Errorf("%d name servers, want 2", got)
+	}
+
+	// A reload takes the zones of the moment it is applied: others may apply theirs first.
+	apply, err := r.Reload(noSockets())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nodes = nodes[:1]
+	apply()
+	if got := count(); got != 1 {
+		t.Errorf("%d name servers after the reload, want 1", got)
 	}
 }
 
@@ -78,12 +87,17 @@ func TestBadZones(t *testing.T) {
 		`"many.edge.example.com" is a steered name and cannot`: record("many.edge.example.com", "CNAME", "example.com"),
 		`"play.edge.example.com" is a steered name: its`:       record("play.edge.example.com", "A", "192.0.2.1"),
 		`"*.wild.edge.example.com" cannot be delegated`:        record("*.wild.edge.example.com", "NS", "example.com"),
-		`"a b.other.test" is not a host name`:                  record("a b.other.test", "A", "192.0.2.1"),
-		`"x..other.test" is not a host name`:                   record("x..other.test", "A", "192.0.2.1"),
+		`"x.lab.edge.example.com" has TXT, but is delegated`:   record("x.lab.edge.example.com", "TXT", "x"),
+		`"lab.edge.example.com" has MX, but is delegated`:      record("lab.edge.example.com", "MX", "10 example.com"),
+		`"play.lab.edge.example.com" is below a delegation`: func(d *config.DNS) {
+			d.Names = append(d.Names, config.Name{Name: "play.lab.edge.example.com"})
+		},
+		`"a b.other.test" is not a host name`: record("a b.other.test", "A", "192.0.2.1"),
+		`"x..other.test" is not a host name`:  record("x..other.test", "A", "192.0.2.1"),
 	} {
 		cfg := noSockets()
 		change(&cfg.DNS)
-		_, err := dnsserver.Listen(cfg, dnsserver.Deps{Answer: steer})
+		err := dnsserver.Check(cfg)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v\nwant %s", err, want)
 		}
