@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"github.com/nearzone/nearzone/config"
+	"github.com/nearzone/nearzone/proxy/origin"
 )
 
 // policy is how new sessions of one stream are treated. It never changes; a reload makes a new one.
@@ -56,7 +58,7 @@ type relay interface {
 func (s *Streams) open(k doorKey, p *policy) (*door, error) {
 	d := &door{key: k}
 	d.policy.Store(p)
-	shared := shared{Deps: &s.deps, connect: s.connect, avoid: s.avoid, policy: &d.policy}
+	shared := shared{Deps: &s.deps, servers: pools{s.deps.Origins}, policy: &d.policy}
 	var err error
 	switch k.network {
 	case "tcp":
@@ -75,40 +77,40 @@ func (s *Streams) open(k doorKey, p *policy) (*door, error) {
 // shared is what the relays of both networks use.
 type shared struct {
 	*Deps
-	connect connector
-	avoid   *avoidance
+	servers servers
 	policy  *atomic.Pointer[policy]
 }
 
-// connector connects to the server of an origin that a key leads to.
-type connector func(ctx context.Context, origin, network, key string) (net.Conn, error)
+// dial connects a client to its server: the one that its address leads to, whatever the port and network, so that a
+// player who comes back, or who speaks TCP and UDP, finds the same one.
+func (s shared) dial(ctx context.Context, p *policy, network string, client netip.Addr) (net.Conn, error) {
+	return s.servers.connect(ctx, p.origin, network, client.String())
+}
 
-// connect is the connector of the origins.
-func (s *Streams) connect(ctx context.Context, origin, network, key string) (net.Conn, error) {
-	pool := s.deps.Origins.Pool(origin)
+// servers are the servers of origins, by name.
+type servers interface {
+	// connect goes to the server that a key leads to.
+	connect(ctx context.Context, origin, network, key string) (net.Conn, error)
+	// report says whether a server that connect went to has answered, or refused.
+	report(origin string, server netip.AddrPort, ok bool)
+}
+
+// pools are the servers that the configuration names.
+type pools struct{ *origin.Set }
+
+func (s pools) connect(ctx context.Context, origin, network, key string) (net.Conn, error) {
+	pool := s.Pool(origin)
 	if pool == nil {
 		return nil, fmt.Errorf("origin %q is not configured", origin)
 	}
 	return pool.DialContext(ctx, network, key)
 }
 
-// dial connects to a server of the stream's origin for a client: the one that its address leads to, unless that one
-// has just refused somebody.
-func (s shared) dial(ctx context.Context, p *policy, network, client string) (net.Conn, error) {
-	key := client
-	for try := 1; ; try++ {
-		conn, err := s.connect(ctx, p.origin, network, key)
-		if err != nil || try == maxDetours || !s.avoid.has(conn.RemoteAddr(), time.Now()) {
-			return conn, err
-		}
-		_ = conn.Close()
-		key = fmt.Sprintf("%s/%d", client, try)
+func (s pools) report(origin string, server netip.AddrPort, ok bool) {
+	if pool := s.Pool(origin); pool != nil {
+		pool.Report(server, ok)
 	}
 }
-
-// maxDetours bounds the servers asked for one session. The pool picks by the key, so each try is another throw of the
-// dice: with one of two servers refusing, eight of them find the good one for all but one client in 256.
-const maxDetours = 8
 
 // ending is why a session is over, as metrics name it.
 type ending uint8

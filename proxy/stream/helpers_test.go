@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -131,7 +132,7 @@ func configOf(streams []config.Stream, origins map[string][]string) *config.Conf
 	cfg := &config.Config{Drain: config.Drain{Streams: time.Minute}}
 	for name, servers := range origins {
 		o := config.Origin{
-			Name: name, Check: config.Check{Off: true},
+			Name: name, Check: config.Check{Off: true, Every: time.Second, Timeout: time.Second, Rise: 2, Fall: 3},
 			Timeouts: config.OriginTimeouts{Connect: time.Second, FirstByte: time.Second, Idle: time.Minute},
 		}
 		for _, s := range servers {
@@ -195,6 +196,25 @@ func packetSocket(t *testing.T, address string) *net.UDPConn {
 func dial(t *testing.T, network, address string) net.Conn {
 	t.Helper()
 	c, err := net.Dial(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// player makes a client with an address of its own, so that players do not all lead to one server.
+func player(t *testing.T, network, address string, number int) net.Conn {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127.0.0.0/8 without being asked")
+	}
+	ip := net.IPv4(127, 0, byte(1+number/250), byte(1+number%250))
+	d := net.Dialer{LocalAddr: &net.UDPAddr{IP: ip}}
+	if network == "tcp" {
+		d.LocalAddr = &net.TCPAddr{IP: ip}
+	}
+	c, err := d.Dial(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}

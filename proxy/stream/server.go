@@ -2,6 +2,7 @@ package stream
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 )
@@ -12,9 +13,10 @@ var datagrams = sync.Pool{New: func() any { b := make([]byte, maxDatagram); retu
 
 // server is a session's connected socket.
 type server struct {
-	conn net.Conn
-	raw  syscall.RawConn // nil: conn.Read, with a buffer held while waiting
-	try  func(fd uintptr) bool
+	conn    net.Conn
+	address netip.AddrPort
+	raw     syscall.RawConn // nil: conn.Read, with a buffer held while waiting
+	try     func(fd uintptr) bool
 
 	buf *[]byte // of the read under way
 	n   int
@@ -22,7 +24,7 @@ type server struct {
 }
 
 func newServer(conn net.Conn) *server {
-	s := &server{conn: conn}
+	s := &server{conn: conn, address: addrPort(conn.RemoteAddr())}
 	if canRead {
 		s.raw = rawOf(conn)
 	}

@@ -47,7 +47,6 @@ type Deps struct {
 type Streams struct {
 	deps    Deps
 	metrics *metrics
-	avoid   *avoidance
 	changed chan struct{} // Run has something to start or to time
 
 	mu       sync.Mutex // guards all below
@@ -61,7 +60,7 @@ type Streams struct {
 // Listen binds every stream's address. What it bound is closed when Run returns.
 func Listen(cfg *config.Config, d Deps) (*Streams, error) {
 	s := &Streams{
-		deps: d.withDefaults(), avoid: newAvoidance(), changed: make(chan struct{}, 1),
+		deps: d.withDefaults(), changed: make(chan struct{}, 1),
 		doors: map[doorKey]*door{}, reserved: map[doorKey]*door{},
 	}
 	s.metrics = newMetrics(s.deps.Reg)

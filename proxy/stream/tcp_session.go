@@ -27,13 +27,13 @@ func (s *tcpSession) run(ctx context.Context) {
 	s.sample()
 	s.close(why)
 	s.cancel(nil)
-	s.relay.leave(s)
 	s.policy.count.end(why, time.Since(s.began).Seconds())
+	s.relay.leave(s)
 }
 
 // relayAll connects to a server and relays until both directions are over or the session has to end.
 func (s *tcpSession) relayAll(ctx context.Context) ending {
-	server, err := s.relay.dial(ctx, s.policy, "tcp", s.address.String())
+	server, err := s.relay.dial(ctx, s.policy, "tcp", s.address.Addr())
 	if ctx.Err() != nil {
 		if err == nil {
 			_ = server.Close()

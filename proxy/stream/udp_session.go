@@ -41,7 +41,7 @@ type udpSession struct {
 // run is the session's own goroutine: it connects to a server, then passes on what that one sends.
 func (s *udpSession) run(ctx context.Context) {
 	defer s.cancel(nil)
-	conn, err := s.relay.dial(ctx, s.policy, "udp", s.flow.client.String())
+	conn, err := s.relay.dial(ctx, s.policy, "udp", s.flow.client.Addr())
 	if err != nil {
 		s.unreachable(ctx, err)
 		return
@@ -145,9 +145,10 @@ func (s *udpSession) write(srv *server, packet []byte) error {
 	return err
 }
 
-// refused ends the session because nothing listens at its server, and has others pass that server over for a while.
+// refused ends the session because nothing listens at its server, and holds that against the server: a few refusals
+// in a row and new sessions pass it over.
 func (s *udpSession) refused(srv *server) {
-	s.relay.avoid.add(srv.conn.RemoteAddr(), time.Now())
+	s.relay.servers.report(s.policy.origin, srv.address, false)
 	s.end(endRefused)
 }
 
@@ -178,8 +179,8 @@ func (s *udpSession) listen(srv *server) ending {
 // reply passes a datagram to the client.
 func (s *udpSession) reply(srv *server, datagram []byte) {
 	s.touch()
-	if !s.replied.Swap(true) && s.policy.established < s.policy.unreplied {
-		_ = srv.conn.SetReadDeadline(time.Now().Add(s.policy.established))
+	if !s.replied.Load() {
+		s.first(srv)
 	}
 	_, _, err := s.relay.conn.WriteMsgUDPAddrPort(datagram, s.oob, s.flow.client)
 	switch {
@@ -189,6 +190,15 @@ func (s *udpSession) reply(srv *server, datagram []byte) {
 		s.policy.count.drop(dropTooBig, 1)
 	default:
 		s.policy.count.drop(dropSend, 1)
+	}
+}
+
+// first is what the first answer changes: the server is there, and the session is established.
+func (s *udpSession) first(srv *server) {
+	s.replied.Store(true)
+	s.relay.servers.report(s.policy.origin, srv.address, true)
+	if s.policy.established < s.policy.unreplied {
+		_ = srv.conn.SetReadDeadline(time.Now().Add(s.policy.established))
 	}
 }
 

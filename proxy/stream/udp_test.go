@@ -45,7 +45,7 @@ func TestUDPSessionsAreSticky(t *testing.T) {
 		}
 	}
 	for i := range clients {
-		clients[i] = dial(t, "udp", e.addr("match"))
+		clients[i] = player(t, "udp", e.addr("match"), i)
 	}
 	round()
 	if len(used) != 3 {
@@ -281,8 +281,8 @@ func TestUDPServerDeathMovesItsPlayers(t *testing.T) {
 	_, greenAddr := arena(t, "green", "127.0.0.1:0")
 	e := start(t, configOf([]config.Stream{udpMatch}, map[string][]string{"arena": {redAddr, greenAddr}}), nil)
 	var onRed, onGreen net.Conn
-	for onRed == nil || onGreen == nil {
-		c := dial(t, "udp", e.addr("match"))
+	for i := 0; onRed == nil || onGreen == nil; i++ {
+		c := player(t, "udp", e.addr("match"), i)
 		if strings.HasPrefix(ask(t, c, "x", soon), "red") {
 			onRed = c
 		} else {
@@ -298,6 +298,15 @@ func TestUDPServerDeathMovesItsPlayers(t *testing.T) {
 	}
 	if n := e.metric("sessions_ended_total", "reason=refused"); n == 0 {
 		t.Error("no session ended as refused")
+	}
+	before := e.metric("sessions_ended_total", "reason=refused")
+	for i := 100; i < 120; i++ {
+		if got := ask(t, player(t, "udp", e.addr("match"), i), "x", soon); got != "green:x" {
+			t.Errorf("a new player got %q", got)
+		}
+	}
+	if n := e.metric("sessions_ended_total", "reason=refused"); n != before {
+		t.Errorf("%v new sessions met the dead server, which is known by now", n-before)
 	}
 }
 
@@ -328,6 +337,23 @@ func TestUDPWithoutServer(t *testing.T) {
 	eventually(t, "all are counted", func() bool { return e.metric("drops_total", "reason=no_server") == 3 })
 	if n := e.metric("sessions_ended_total", "reason=unreachable"); n != 1 {
 		t.Errorf("%v sessions, want one for the three datagrams", n)
+	}
+}
+
+func TestAPlayerFindsTheSameServerByBothNetworks(t *testing.T) {
+	var servers []string
+	for i := range 4 {
+		name := fmt.Sprint("server", i)
+		_, addr := arena(t, name, "127.0.0.1:0")
+		servers = append(servers, tcpServer(t, addr, func(c *net.TCPConn) { c.Write([]byte(name + ":x")) }))
+	}
+	e := start(t, configOf([]config.Stream{udpMatch, {Name: "lobby", Network: "tcp"}}, map[string][]string{"arena": servers}), nil)
+	for i := range 20 {
+		byUDP := ask(t, player(t, "udp", e.addr("match"), i), "x", soon)
+		byTCP := hear(t, player(t, "tcp", e.addr("lobby"), i), soon)
+		if byUDP == "" || byUDP != byTCP {
+			t.Errorf("player %d: %q by UDP, %q by TCP", i, byUDP, byTCP)
+		}
 	}
 }
 

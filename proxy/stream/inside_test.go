@@ -1,0 +1,190 @@
+package stream
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// slowServers connect to one address, each time when the gate lets them.
+type slowServers struct {
+	address string
+	gate    chan struct{}
+}
+
+func (s slowServers) connect(ctx context.Context, _, network, _ string) (net.Conn, error) {
+	select {
+	case <-s.gate:
+		return (&net.Dialer{}).DialContext(ctx, network, s.address)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (slowServers) report(string, netip.AddrPort, bool) {}
+
+// A name that takes long to look up holds up its own client alone, and what that one sends meanwhile keeps its order.
+func TestUDPSlowConnect(t *testing.T) {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	deps := Deps{Log: slog.New(slog.DiscardHandler)}.withDefaults()
+	gate := make(chan struct{})
+	m := newMetrics(prometheus.NewRegistry())
+	p := &policy{name: "match", unreplied: time.Minute, established: time.Minute, max: 10, count: m.of("match", "udp")}
+	var policies atomic.Pointer[policy]
+	policies.Store(p)
+	r, err := newUDPRelay(shared{Deps: &deps, servers: slowServers{server.LocalAddr().String(), gate}, policy: &policies}, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { r.serve(context.Background()) })
+	defer serving.Wait()
+	defer r.close(endStopped)
+
+	slow, quick := client(t, r), client(t, r)
+	for i := range maxEarly + 3 {
+		fmt.Fprintf(slow, "slow %d", i)
+	}
+	for end := time.Now().Add(5 * time.Second); testutil.ToFloat64(p.count.drops[dropWaiting]) < 3; <-time.After(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the datagrams that were too many are not counted")
+		}
+	}
+	gate <- struct{}{} // for the slow one
+	buf := make([]byte, 64)
+	for i := range maxEarly {
+		if got, want := next(t, server, buf), fmt.Sprintf("slow %d", i); got != want {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+	}
+	fmt.Fprint(quick, "quick")
+	fmt.Fprint(slow, "slow again")
+	if got := next(t, server, buf); got != "slow again" {
+		t.Errorf("got %q: the slow connect of one client holds up another", got)
+	}
+	gate <- struct{}{}
+	if got := next(t, server, buf); got != "quick" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func client(t *testing.T, r *udpRelay) net.Conn {
+	c, err := net.Dial("udp", r.addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func next(t *testing.T, server net.PacketConn, buf []byte) string {
+	t.Helper()
+	server.SetReadDeadline(time.Now().Add(5 * time.Second))
+	n, _, err := server.ReadFrom(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n])
+}
+
+func TestNobodyAnswersImpossibleSources(t *testing.T) {
+	r := &udpRelay{local: netip.MustParseAddrPort("0.0.0.0:7777"), any: true}
+	for client, want := range map[string]bool{
+		"198.51.100.7:7777":    true,
+		"198.51.100.7:0":       false,
+		"0.0.0.0:5000":         false,
+		"255.255.255.255:5000": false,
+		"224.0.0.1:5000":       false,
+		"[ff02::1]:5000":       false,
+		"203.0.113.10:7777":    false, // ourselves: it would go round for ever
+		"203.0.113.10:7778":    true,
+		"[2001:db8::1]:5000":   true,
+	} {
+		f := flow{netip.MustParseAddrPort(client), netip.MustParseAddr("203.0.113.10")}
+		if got := r.answerable(f); got != want {
+			t.Errorf("%s: %v, want %v", client, got, want)
+		}
+	}
+}
+
+// A header names what it should, and is as long as said, for all addresses.
+func FuzzProxyHeader(f *testing.F) {
+	f.Add([]byte{198, 51, 100, 7}, uint16(5000), []byte{203, 0, 113, 10}, uint16(7777), true)
+	v6 := netip.MustParseAddr("2001:db8::1").As16()
+	f.Add(v6[:], uint16(1), v6[:], uint16(65535), false)
+	f.Fuzz(func(t *testing.T, from []byte, fromPort uint16, to []byte, toPort uint16, udp bool) {
+		source, ok1 := netip.AddrFromSlice(from)
+		dest, ok2 := netip.AddrFromSlice(to)
+		if !ok1 || !ok2 || source.Unmap().Is4() != dest.Unmap().Is4() {
+			t.Skip("no two addresses of one family")
+		}
+		network := "tcp"
+		if udp {
+			network = "udp"
+		}
+		client, local := netip.AddrPortFrom(source.Unmap(), fromPort), netip.AddrPortFrom(dest.Unmap(), toPort)
+		for _, version := range []string{"v1", "v2"} {
+			if version == "v1" && udp {
+				continue
+			}
+			raw, err := proxyHeader(version, network, client, local)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if size := map[bool]int{true: 28, false: 52}[client.Addr().Is4()]; version == "v2" && len(raw) != size {
+				t.Errorf("%d bytes, want %d", len(raw), size)
+			}
+			r := bufio.NewReader(bytes.NewReader(append(raw, "payload"...)))
+			h, err := proxyproto.Read(r)
+			if err != nil {
+				t.Fatalf("%q: %v", raw, err)
+			}
+			if addrPort(h.SourceAddr) != client || addrPort(h.DestinationAddr) != local || h.TransportProtocol.IsDatagram() != udp {
+				t.Errorf("%q is read as %+v", raw, h)
+			}
+			if rest, _ := r.Peek(7); string(rest) != "payload" {
+				t.Errorf("%q behind the header", rest)
+			}
+		}
+	})
+}
+
+func TestEndingsAndDropsHaveNames(t *testing.T) {
+	for e := range numEndings {
+		if e.String() == "" {
+			t.Errorf("ending %d has no name", e)
+		}
+	}
+	for d := range numDrops {
+		if d.String() == "" {
+			t.Errorf("drop %d has no name", d)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(endIdle)
+	if why := causeOf(ctx); why != endIdle {
+		t.Errorf("cause %v", why)
+	}
+	ctx, cancel = context.WithCancelCause(context.Background())
+	cancel(errors.New("something else"))
+	if why := causeOf(ctx); why != endStopped {
+		t.Errorf("cause %v", why)
+	}
+}
