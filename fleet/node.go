@@ -104,7 +104,7 @@ func (n *node) run(ctx context.Context, started, stopping func()) error {
 		return fmt.Errorf("fleet: %w", err)
 	}
 	defer n.disconnect()
-	if err := n.streams.attach(n.journal); err != nil {
+	if err := n.streams.attach(n.journal, n.role); err != nil {
 		return fmt.Errorf("fleet: %w", err)
 	}
 	started()

@@ -16,6 +16,8 @@ const (
 	// hubSize is how many nodes a hub of several has: two would stop when either stops.
 	hubSize = 3
 
+	hubDomain = "hub" // of JetStream
+
 	defaultListen = ":7422"
 	// A link that is cut without a word is noticed after pingEvery × (pingsLost + 1).
 	pingEvery = 2 * time.Second
@@ -84,7 +86,7 @@ func hubOptions(s *server.Options, o Options, trust *identity) error {
 	if err != nil {
 		return err
 	}
-	s.JetStream, s.StoreDir = true, o.Data
+	s.JetStream, s.StoreDir, s.JetStreamDomain = true, o.Data, hubDomain
 	s.JetStreamMaxStore, s.JetStreamMaxMemory = maxStore, maxStoreMemory
 	// NATS acknowledges before it syncs unless told otherwise, and a purge that was acknowledged must last.
 	s.SyncAlways = true

@@ -44,8 +44,12 @@ func newStreams(log *slog.Logger, m *metrics, o *origins, replicas int) *streams
 	return &streams{log: log, metrics: m, origins: o, replicas: replicas, kickers: map[*context.CancelFunc]struct{}{}}
 }
 
-func (s *streams) attach(conn *nats.Conn) error {
+// attach: a leaf asks for the hub's domain, because JetStream's plain subjects do not pass between leaf and hub.
+func (s *streams) attach(conn *nats.Conn, role Role) error {
 	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(attempt))
+	if role == Leaf {
+		js, err = jetstream.NewWithDomain(conn, hubDomain, jetstream.WithDefaultTimeout(attempt))
+	}
 	s.js = js
 	return err
 }
