@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// writer is the way to the client: it counts, adds what every answer carries, and on HTTP/2, where a stream can
+// stall for itself, watches for that.
+type writer struct {
+	http.ResponseWriter
+	x      *exchange
+	rc     *http.ResponseController
+	status int // 0 before the head
+	bytes  int64
+	stall  *time.Timer // HTTP/2 only
+	cached bool        // the cache answers
+	muted  bool        // its answer has been replaced, what else it says is not heard
+}
+
+func newWriter(x *exchange, w http.ResponseWriter, r *http.Request) *writer {
+	out := &writer{ResponseWriter: w, x: x, rc: http.NewResponseController(w)}
+	if r.ProtoMajor == 2 {
+		out.stall = time.AfterFunc(x.p.limits.Stall, out.cut)
+		out.stall.Stop()
+	}
+	return out
+}
+
+// Unwrap is for http.ResponseController.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *writer) begun() bool { return w.status != 0 }
+
+// cut ends a stream whose client takes nothing.
+func (w *writer) cut() {
+	w.x.p.metrics.stalled.Inc()
+	w.rc.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// finish lets no timer outlive the handler.
+func (w *writer) finish() {
+	if w.stall != nil {
+		w.stall.Stop()
+	}
+}
+
+func (w *writer) WriteHeader(status int) {
+	var page []byte
+	if status >= 200 && w.status == 0 {
+		h := w.Header()
+		if w.cached {
+			status, page = w.x.instead(h, status)
+		}
+		w.status = status
+		h["X-Request-Id"] = []string{w.x.id}
+		if w.x.p.draining.Load() {
+			h["Connection"] = []string{"close"} // on HTTP/2, net/http makes it GOAWAY
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+	if page != nil {
+		w.Write(page)
+		w.muted = true
+	}
+}
+
+func (w *writer) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.muted {
+		return len(b), nil
+	}
+	if w.stall != nil {
+		w.stall.Reset(w.x.p.limits.Stall)
+		defer w.stall.Stop()
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// FlushError is Flush for http.ResponseController.
+func (w *writer) FlushError() error {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.stall != nil {
+		w.stall.Reset(w.x.p.limits.Stall)
+		defer w.stall.Stop()
+	}
+	return w.rc.Flush()
+}
+
+func (w *writer) Flush() { w.FlushError() }
+
+// Hijack is the beginning of an upgraded connection.
+func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, brw, err := w.rc.Hijack()
+	if err == nil {
+		w.status = http.StatusSwitchingProtocols
+	}
+	return c, brw, err
+}
+
+// bufferPool is for httputil.ReverseProxy.
+type bufferPool struct{ pool sync.Pool }
+
+const copyBuffer = 32 << 10
+
+func (b *bufferPool) Get() []byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return *p
+	}
+	return make([]byte, copyBuffer)
+}
+
+func (b *bufferPool) Put(p []byte) { b.pool.Put(&p) }
