@@ -25,11 +25,22 @@ func newBridge(log *slog.Logger, m *metrics) *bridge {
 	return &bridge{log: log, metrics: m, limit: rate.NewLimiter(1, 20)}
 }
 
-func (b *bridge) Noticef(format string, v ...any) { b.debug(format, v) }
-func (b *bridge) Debugf(format string, v ...any)  { b.debug(format, v) }
-func (b *bridge) Tracef(format string, v ...any)  { b.debug(format, v) }
-func (b *bridge) Warnf(format string, v ...any)   { b.warn(format, v) }
-func (b *bridge) Errorf(format string, v ...any)  { b.warn(format, v) }
+// Noticef also carries why a connection ended, which is all that NATS says of a hub that hangs up.
+func (b *bridge) Noticef(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	b.log.Debug("nats", "text", text)
+	if strings.HasSuffix(text, "connection closed: TLS Handshake Failure") {
+		b.metrics.tlsErrors.Inc()
+	}
+	if strings.Contains(text, "Leafnode connection closed") {
+		b.remember(text)
+	}
+}
+
+func (b *bridge) Debugf(format string, v ...any) { b.debug(format, v) }
+func (b *bridge) Tracef(format string, v ...any) { b.debug(format, v) }
+func (b *bridge) Warnf(format string, v ...any)  { b.warn(format, v) }
+func (b *bridge) Errorf(format string, v ...any) { b.warn(format, v) }
 
 // Fatalf does not end the process: start looks for it.
 func (b *bridge) Fatalf(format string, v ...any) {
@@ -47,15 +58,16 @@ func (b *bridge) debug(format string, v []any) {
 
 func (b *bridge) warn(format string, v []any) {
 	text := fmt.Sprintf(format, v...)
-	if strings.Contains(text, "handshake error") {
-		b.metrics.tlsErrors.Inc()
-	}
-	b.mu.Lock()
-	b.last = text
-	b.mu.Unlock()
+	b.remember(text)
 	if b.limit.Allow() {
 		b.log.Warn("fleet", "reason", text)
 	}
+}
+
+func (b *bridge) remember(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last = text
 }
 
 // clear forgets what was wrong with the link.

@@ -111,6 +111,9 @@ func clusterOptions(s *server.Options, o Options, trust *identity) error {
 	default:
 		return fmt.Errorf("fleet.hub names %d nodes: want 1, or %d, of which one may fail (two stop when either stops)", n, hubSize)
 	}
+	if trust == nil {
+		return fmt.Errorf("fleet.hub names %d nodes: a hub of several needs fleet.key", hubSize)
+	}
 	if s.LeafNode.Port == server.RANDOM_PORT {
 		return fmt.Errorf("fleet.listen %q: a hub of %d nodes needs a port of its own choosing", o.Config.Listen, hubSize)
 	}
@@ -120,12 +123,15 @@ func clusterOptions(s *server.Options, o Options, trust *identity) error {
 		PingInterval: pingEvery, MaxPingsOut: pingsLost,
 		Compression: server.CompressionOpts{Mode: server.CompressionOff},
 	}
-	if trust != nil {
-		s.Cluster.TLSConfig = trust.tlsConfig()
-		s.Cluster.TLSTimeout = handshakeTimeout.Seconds()
-	}
+	s.Cluster.TLSConfig = trust.tlsConfig()
+	s.Cluster.TLSTimeout = handshakeTimeout.Seconds()
+	// NATS 2.15 starts its routes only after its client listener: it gets one on loopback that takes nobody without
+	// the key, on a port that nobody is told.
+	s.DontListen, s.Host, s.Port = false, "127.0.0.1", server.RANDOM_PORT
+	s.TLSConfig, s.TLSHandshakeFirst, s.TLSTimeout = trust.tlsConfig(), true, handshakeTimeout.Seconds()
+	s.TLS, s.TLSVerify = true, true
 	for _, addr := range o.HubAddrs {
-		host, port, err := dialAddr(addr, trust != nil)
+		host, port, err := dialAddr(addr, true)
 		if err != nil {
 			return err
 		}
