@@ -16,12 +16,13 @@ var update = flag.Bool("update", false, "write the messages that bad files give 
 // environment is what the files of testdata may use.
 func environment(name string) (string, bool) {
 	v, ok := map[string]string{
-		"PORT":   "8080",
-		"EMPTY":  "",
-		"HOST":   "play.example.com",
-		"KEY":    "0123456789abcdef0123456789abcdef",
-		"SHORT":  "secret",
-		"DOLLAR": "$PORT ${PORT}",
+		"PORT":               "8080",
+		"EMPTY":              "",
+		"HOST":               "play.example.com",
+		"NEARZONE_FLEET_KEY": "0123456789abcdef0123456789abcdef",
+		"KEY":                "0123456789abcdef0123456789abcdef",
+		"SHORT":              "secret",
+		"DOLLAR":             "$PORT ${PORT}",
 	}[name]
 	return v, ok
 }

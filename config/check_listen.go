@@ -125,7 +125,7 @@ func (d *decoder) checkFleet(c *Config, root *node) {
 		return
 	}
 	for _, p := range peers {
-		if !p.Addrs[0].IsLoopback() {
+		if !p.first().IsLoopback() {
 			d.warn(root.at("fleet"), "key is not set: the fleet stays on loopback and does not reach %s in %s", p.ID(), p.Zone)
 			return
 		}

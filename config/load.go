@@ -89,6 +89,10 @@ func (d *decoder) checkOverlays(root *node, own string) {
 	if zones == nil {
 		return
 	}
+	if len(zones.entries) > maxZones {
+		d.report(zones, "has %d zones: want at most %d", len(zones.entries), maxZones)
+		return
+	}
 	for _, z := range zones.entries {
 		if z.key == own || z.get("set") == nil {
 			continue

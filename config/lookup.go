@@ -93,6 +93,14 @@ func indexes[T any](list []T, is func(T) bool) []int {
 	return out
 }
 
+// first is the address that names the node; invalid for an entry that has none, which no checked file has.
+func (n ZoneNode) first() netip.Addr {
+	if len(n.Addrs) == 0 {
+		return netip.Addr{}
+	}
+	return n.Addrs[0]
+}
+
 // has reports whether the node has one of the addresses.
 func (n ZoneNode) has(addrs ...netip.Addr) bool {
 	return slices.ContainsFunc(n.Addrs, func(a netip.Addr) bool { return slices.Contains(addrs, a) })
@@ -165,7 +173,7 @@ func (c *Config) HubAddrs() []string {
 	}
 	var out []string
 	for _, n := range home.Nodes {
-		out = append(out, hostPort(n.Addrs[0].String(), port))
+		out = append(out, hostPort(n.first().String(), port))
 	}
 	return out
 }

@@ -105,8 +105,8 @@ func (c *Config) resolveFleet(d *decoder, root *node) {
 		d.warn(listen, "without fleet.key the fleet listens on loopback only: want key: {file: …}")
 	}
 	loopback := "127.0.0.1"
-	if self := c.Self(); self != nil && self.Addrs[0].IsLoopback() {
-		loopback = self.Addrs[0].String()
+	if self := c.Self(); self != nil && self.first().IsLoopback() {
+		loopback = self.first().String()
 	}
 	c.Fleet.Listen = hostPort(loopback, port)
 }

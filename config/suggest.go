@@ -65,9 +65,7 @@ func distance(a, b string) int {
 func names[T any](list []T, name func(*T) string) []string {
 	var out []string
 	for i := range list {
-		if n := name(&list[i]); !slices.Contains(out, n) {
-			out = append(out, n)
-		}
+		out = append(out, name(&list[i]))
 	}
 	return out
 }

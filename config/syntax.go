@@ -19,9 +19,10 @@ import (
 const (
 	maxFile   = 4 << 20
 	maxMarks  = 256 << 10 // punctuation of YAML in the file, an upper bound of tokens that costs nothing to count
-	maxTokens = 64 << 10
+	maxTokens = 32 << 10
 	maxNodes  = 64 << 10 // after aliases are followed
 	maxDepth  = 32
+	maxZones  = 256  // the whole file is read once for each that overlays it; AWS has 47 Local Zones and 34 Regions
 	maxColumn = 2048 // of the first word in a line: depth in block style
 )
 

@@ -36,6 +36,8 @@ type node struct {
 	parent *node
 	pos    position
 
+	byKey map[string]*node // of a large mapping, once it was asked
+
 	failed bool // an error about this very node was reported
 }
 
@@ -44,12 +46,21 @@ func (n *node) get(key string) *node {
 	if n == nil || n.kind != kindMapping {
 		return nil
 	}
-	for _, e := range n.entries {
-		if e.key == key {
-			return e
+	const few = 16
+	if len(n.entries) <= few {
+		e := find(n.entries, func(e **node) bool { return (*e).key == key })
+		if e == nil {
+			return nil
+		}
+		return *e
+	}
+	if n.byKey == nil {
+		n.byKey = make(map[string]*node, len(n.entries))
+		for _, e := range n.entries {
+			n.byKey[e.key] = e
 		}
 	}
-	return nil
+	return n.byKey[key]
 }
 
 // at follows keys (string) and indexes (int) down as far as the file goes.
@@ -140,7 +151,7 @@ func overlay(base, patch *node) *node {
 		patches[p.key] = p
 	}
 	merged := *base
-	merged.entries = nil
+	merged.entries, merged.byKey = nil, nil
 	for _, e := range base.entries {
 		p, patched := patches[e.key]
 		delete(patches, e.key)
