@@ -18,8 +18,8 @@ var (
 	ErrTimeout = errors.New("timeout")
 	// ErrBroken: the server broke off, or what it sent was not HTTP.
 	ErrBroken = errors.New("broken exchange")
-	// ErrClientIdle: the request's body, not the server, was silent too long.
-	ErrClientIdle = errors.New("request body idle")
+	// ErrBody: the request's body could not be read. It was not the server.
+	ErrBody = errors.New("read request body")
 	// ErrRefused: the address is one that only a configuration naming it may use.
 	ErrRefused = errors.New("refused address")
 )

@@ -41,7 +41,7 @@ func (x *exchange) end() {
 func (x *exchange) send(out *http.Request, body *upload) {
 	x.upload = body.reader(&x.watch)
 	out.Body = x.upload
-	if body.again != nil {
+	if body.again != nil { // the transport may send it anew on a connection that went stale
 		out.GetBody = func() (io.ReadCloser, error) {
 			if !body.next() {
 				return nil, errTurnOver
@@ -67,12 +67,19 @@ func (x *exchange) receive(resp *http.Response) {
 	x.watch.start()
 }
 
-// silence says who it was that sent nothing.
-func (x *exchange) silence() ([]error, error) {
-	if x.upload != nil && x.upload.reading.Load() {
-		return []error{ErrClientIdle}, fmt.Errorf("the client sent nothing of its request's body within timeouts.idle of %v", x.idle)
+// silence is the error of an exchange that the watch has ended.
+func (x *exchange) silence() error {
+	return fmt.Errorf("no byte in either direction within timeouts.idle of %v", x.idle)
+}
+
+// bodyError is what reading the request's body failed with, nil if it did not.
+func (x *exchange) bodyError() error {
+	if x.upload != nil {
+		if err := x.upload.failure.Load(); err != nil {
+			return *err
+		}
 	}
-	return []error{ErrTimeout}, fmt.Errorf("no byte in either direction within timeouts.idle of %v", x.idle)
+	return nil
 }
 
 // download is a response's body.
@@ -89,8 +96,7 @@ func (d *download) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if err != io.EOF && d.x.watch.fired.Load() {
-		kinds, why := d.x.silence()
-		err = &serverError{origin: d.x.server.origin, server: d.x.server.name, kinds: kinds, err: why}
+		err = &serverError{d.x.server.origin, d.x.server.name, []error{ErrTimeout}, d.x.silence()}
 	}
 	d.x.end()
 	return n, err

@@ -27,7 +27,9 @@ func (r reason) String() string {
 }
 
 // RoundTrip sends a request to a server of the origin and gives the response as it came. The caller sets path,
-// query, header and Host; scheme and server are chosen here. The response's body must be closed.
+// query, header and Host; scheme and server are chosen here. The response's body must be closed. A request's body
+// that is silent is the caller's to end, by a deadline on its client's connection: the server is not waited for
+// meanwhile.
 //
 // A request is sent again, to another server that is up, when the first one could not be connected to (nothing
 // was sent: any method), or, for GET, HEAD, OPTIONS, TRACE, PUT and DELETE, when it timed out or broke off before
@@ -138,7 +140,7 @@ func reasonFor(req *http.Request, resp *http.Response, err error) reason {
 	switch {
 	case err == nil && resp.StatusCode == http.StatusServiceUnavailable && idempotent(req.Method):
 		return reasonBusy
-	case err == nil || errors.Is(err, ErrClientIdle):
+	case err == nil || errors.Is(err, ErrBody):
 		return reasonNone
 	case errors.Is(err, ErrConnect), errors.Is(err, ErrNoServer):
 		return reasonConnect
@@ -220,7 +222,9 @@ func (p *Pool) failure(req *http.Request, x *exchange, err error) error {
 			e.kinds = []error{ErrConnect, ErrTimeout}
 		}
 	case x.watch.fired.Load():
-		e.kinds, e.err = x.silence()
+		e.kinds, e.err = []error{ErrTimeout}, x.silence()
+	case x.bodyError() != nil:
+		e.kinds, e.err = []error{ErrBody}, fmt.Errorf("%w: %w", ErrBody, x.bodyError())
 	case errors.As(err, &timeout) && timeout.Timeout():
 		e.kinds = []error{ErrTimeout}
 		e.err = fmt.Errorf("no response head within timeouts.first_byte of %v: %w", p.cfg.Timeouts.FirstByte, err)

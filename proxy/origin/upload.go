@@ -36,8 +36,9 @@ func (u *upload) reader(w *watch) *uploadReader {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.open = true
-	w.wait()
-	return &uploadReader{upload: u, src: u.src, turn: u.turn, watch: w}
+	r := &uploadReader{upload: u, src: u.src, turn: u.turn, watch: w}
+	r.resume()
+	return r
 }
 
 // next takes the body back for another attempt; false if it cannot be had again.
@@ -75,29 +76,34 @@ func (u *upload) finish() {
 	}
 }
 
-// uploadReader is the body in the hands of one attempt.
+// uploadReader is the body in the hands of one attempt. The server is waited for from one Read to the next:
+// while a Read lasts it is the client, whose silence is for the caller to bound.
 type uploadReader struct {
 	upload *upload
 	src    io.ReadCloser
 	turn   int
 	watch  *watch
 
-	reading atomic.Bool // in src.Read: the client is waited for, not the server
+	waiting atomic.Bool
 	ended   atomic.Bool
+	failure atomic.Pointer[error] // of src, except io.EOF
 }
 
 func (r *uploadReader) Read(p []byte) (int, error) {
 	if !r.begin() {
 		return 0, errTurnOver
 	}
-	r.reading.Store(true)
+	r.pause()
 	n, err := r.src.Read(p)
-	r.reading.Store(false)
-	r.watch.touch()
 	if err != nil {
-		r.end()
+		r.ended.Store(true)
+		if err != io.EOF {
+			r.failure.Store(&err)
+		}
+		return n, err
 	}
-	return n, err
+	r.resume()
+	return n, nil
 }
 
 func (r *uploadReader) begin() bool {
@@ -110,15 +116,23 @@ func (r *uploadReader) begin() bool {
 	return true
 }
 
-// end stops the wait for the upload: from here to the head is the first byte's time.
-func (r *uploadReader) end() {
-	if r.ended.CompareAndSwap(false, true) {
+// resume begins to wait for the server, unless the upload is over: from there to the head is the first byte's
+// time.
+func (r *uploadReader) resume() {
+	if !r.ended.Load() && r.waiting.CompareAndSwap(false, true) {
+		r.watch.wait()
+	}
+}
+
+func (r *uploadReader) pause() {
+	if r.waiting.CompareAndSwap(true, false) {
 		r.watch.done()
 	}
 }
 
 func (r *uploadReader) Close() error {
-	r.end()
+	r.ended.Store(true)
+	r.pause()
 	r.upload.mu.Lock()
 	defer r.upload.mu.Unlock()
 	if r.turn == r.upload.turn {
