@@ -45,8 +45,9 @@ func TestExplainInWords(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			w := newWorld(t)
 			w.places[prefix(network)] = losAngeles
-			c.change(w)
 			w.start()
+			c.change(w)
+			w.Rebuild()
 			e, err := w.Explain("", addr(client))
 			if err != nil || e.Why != c.want {
 				t.Errorf("got  %s\nwant %s\n(%v)", e.Why, c.want, err)

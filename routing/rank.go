@@ -57,8 +57,9 @@ func (t *Table) ranksOf(r *rule, past memory) []rank {
 			measured = measured || n > 0
 		}
 		held, ok := past.of(row)
-		if !ok {
-			// Until now this prefix was answered by its place alone; that is the order to hold.
+		if !ok && past.table != nil {
+			// Until now this prefix was answered by its place alone; that is the order to hold. At the first
+			// build nobody was answered at all.
 			held = ordered(r.served, base, rank{})
 		}
 		ranks[i] = ordered(r.served, total, held)

@@ -85,14 +85,28 @@ func TestHysteresis(t *testing.T) {
 
 func TestBandGrowsWithTheRoundTrip(t *testing.T) {
 	w := newWorld(t)
-	w.measure(network, home, 200, 20)
-	w.measure(network, lax, 190, 20)
+	w.cfg.DNS.Names[0].Zones = []string{home, lax}
 	w.start()
+	w.expect(client, home, routing.ReasonUnknown)
+	w.measure(network, home, 200, 20) // the estimate is 176
+	w.measure(network, lax, 180, 20)  // 160
+	for range 5 {
+		w.Rebuild()
+		w.expect(client, home, routing.ReasonHeld)
+	}
+	w.measure(network, lax, 174, 20) // 155
 	w.Rebuild()
-	// The first build holds to the prior order, in which home leads; 8 ms of 176 are under a tenth.
+	w.Rebuild()
+	w.expect(client, lax, routing.ReasonMeasured)
+}
+
+// A table that nothing came before has nothing to hold to.
+func TestFirstBuildGoesByEstimates(t *testing.T) {
+	w := newWorld(t)
+	w.places[prefix(network)] = losAngeles
+	w.measure(network, lax, 60, 20)
+	w.start()
 	w.expect(client, phx, routing.ReasonMeasured)
-	w.set(true, phx)
-	w.expect(client, home, routing.ReasonFailover)
 }
 
 // Estimates that change places at every build move nobody.

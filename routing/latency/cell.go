@@ -34,7 +34,7 @@ type cell struct {
 	client netip.Addr
 	seen   int64  // when client was: samples we cause ourselves do not count
 	beacon int64  // unix ns of the last beacon that counted
-	streak uint8  // samples in a row above the limit
+	streak uint8  // samples in a row that were spikes
 	dirty  bool   // not told to the fleet yet
 	sent   uint64 // the last digest it was in
 }
@@ -56,12 +56,12 @@ func decay(n float64, at, now int64) float64 {
 // add takes one sample in ms.
 func (c *cell) add(ms float64, now time.Time) {
 	limit := c.mean + spike*float64(uint32(1)<<max(0, int(c.streak)-spikes+1))
-	if ms > limit {
-		ms = limit
+	if ms > c.mean+spike {
 		c.streak = min(c.streak+1, maxStreak)
 	} else {
 		c.streak = 0
 	}
+	ms = min(ms, limit)
 	c.n = min(c.weight(now)+1, maxN)
 	c.mean += (ms - c.mean) / c.n
 	c.at = now.UnixNano()
