@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/nearzone/nearzone/config"
 	"github.com/nearzone/nearzone/proxy/origin"
 )
@@ -58,7 +60,7 @@ type relay interface {
 func (s *Streams) open(k doorKey, p *policy) (*door, error) {
 	d := &door{key: k}
 	d.policy.Store(p)
-	shared := shared{Deps: &s.deps, servers: pools{s.deps.Origins}, policy: &d.policy}
+	shared := shared{Deps: &s.deps, servers: pools{s.deps.Origins}, policy: &d.policy, seldom: &rate.Sometimes{Interval: 10 * time.Second}}
 	var err error
 	switch k.network {
 	case "tcp":
@@ -79,6 +81,22 @@ type shared struct {
 	*Deps
 	servers servers
 	policy  *atomic.Pointer[policy]
+	seldom  *rate.Sometimes // for log lines that every client could cause
+}
+
+// noServer logs that a client could not be served, for the first client and then for one every ten seconds: the
+// metrics have the number.
+func (s shared) noServer(p *policy, client netip.AddrPort, err error) {
+	s.seldom.Do(func() {
+		s.Log.Warn("stream has no server", "stream", p.name, "client", client, "origin", p.origin, "err", err)
+	})
+}
+
+// lost logs that a session's connection to its server failed, as seldom.
+func (s shared) lost(p *policy, client netip.AddrPort, server net.Conn, err error) {
+	s.seldom.Do(func() {
+		s.Log.Warn("stream lost its server", "stream", p.name, "client", client, "server", server.RemoteAddr(), "err", err)
+	})
 }
 
 // dial connects a client to its server: the one that its address leads to, whatever the port and network, so that a

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/pires/go-proxyproto"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/time/rate"
 )
 
 // slowServers connect to one address, each time when the gate lets them.
@@ -38,35 +40,16 @@ func (slowServers) report(string, netip.AddrPort, bool) {}
 
 // A name that takes long to look up holds up its own client alone, and what that one sends meanwhile keeps its order.
 func TestUDPSlowConnect(t *testing.T) {
-	server, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	deps := Deps{Log: slog.New(slog.DiscardHandler)}.withDefaults()
+	server := listenPacket(t)
 	gate := make(chan struct{})
-	m := newMetrics(prometheus.NewRegistry())
-	p := &policy{name: "match", unreplied: time.Minute, established: time.Minute, max: 10, count: m.of("match", "udp")}
-	var policies atomic.Pointer[policy]
-	policies.Store(p)
-	r, err := newUDPRelay(shared{Deps: &deps, servers: slowServers{server.LocalAddr().String(), gate}, policy: &policies}, "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() { r.serve(context.Background()) })
-	defer serving.Wait()
-	defer r.close(endStopped)
+	r, p := newRelay(t, slowServers{server.LocalAddr().String(), gate})
+	defer serveRelay(r)()
 
 	slow, quick := client(t, r), client(t, r)
 	for i := range maxEarly + 3 {
 		fmt.Fprintf(slow, "slow %d", i)
 	}
-	for end := time.Now().Add(5 * time.Second); testutil.ToFloat64(p.count.drops[dropWaiting]) < 3; <-time.After(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the datagrams that were too many are not counted")
-		}
-	}
+	dropped(t, p, dropWaiting, 3)
 	gate <- struct{}{} // for the slow one
 	buf := make([]byte, 64)
 	for i := range maxEarly {
@@ -82,6 +65,76 @@ func TestUDPSlowConnect(t *testing.T) {
 	gate <- struct{}{}
 	if got := next(t, server, buf); got != "quick" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// What the kernel had no room for is counted: all that was sent is either relayed or counted.
+func TestUDPKernelDropsAreCounted(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the count is Linux's")
+	}
+	server := listenPacket(t)
+	gate := make(chan struct{})
+	close(gate)
+	r, p := newRelay(t, slowServers{server.LocalAddr().String(), gate})
+	r.conn.SetReadBuffer(1) // the least there is
+	c := client(t, r)
+	const sent = 100
+	for range sent {
+		c.Write(make([]byte, 500))
+	}
+	defer serveRelay(r)()
+	buf := make([]byte, 1024)
+	got := 0
+	for ; len(next(t, server, buf)) == 500; got++ {
+		if got == 0 {
+			c.Write([]byte("last")) // there is room again; the count comes with the next datagram
+		}
+	}
+	if got == 0 || got == sent {
+		t.Fatalf("%d of %d came through a full queue", got, sent)
+	}
+	dropped(t, p, dropKernel, sent-got)
+}
+
+func listenPacket(t *testing.T) net.PacketConn {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func newRelay(t *testing.T, s servers) (*udpRelay, *policy) {
+	t.Helper()
+	deps := Deps{Log: slog.New(slog.DiscardHandler)}.withDefaults()
+	m := newMetrics(prometheus.NewRegistry())
+	p := &policy{name: "match", unreplied: time.Minute, established: time.Minute, max: 10, count: m.of("match", "udp")}
+	var policies atomic.Pointer[policy]
+	policies.Store(p)
+	r, err := newUDPRelay(shared{Deps: &deps, servers: s, policy: &policies, seldom: new(rate.Sometimes)}, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, p
+}
+
+// serveRelay serves until the function it returns is called.
+func serveRelay(r *udpRelay) (stop func()) {
+	var serving sync.WaitGroup
+	serving.Go(func() { r.serve(context.Background()) })
+	return func() { r.close(endStopped); serving.Wait() }
+}
+
+// dropped waits until n datagrams are counted.
+func dropped(t *testing.T, p *policy, why drop, n int) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); testutil.ToFloat64(p.count.drops[why]) != float64(n); <-time.After(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%v counted as %s, want %d", testutil.ToFloat64(p.count.drops[why]), why, n)
+		}
 	}
 }
 

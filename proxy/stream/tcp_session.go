@@ -42,12 +42,12 @@ func (s *tcpSession) relayAll(ctx context.Context) ending {
 	}
 	if err != nil {
 		s.policy.count.drop(dropNoServer, 1)
-		s.relay.Log.Warn("stream has no server", "stream", s.policy.name, "client", s.address, "origin", s.policy.origin, "err", err)
+		s.relay.noServer(s.policy, s.address, err)
 		return endUnreachable
 	}
 	s.server = server
 	if err := s.introduce(); err != nil {
-		s.relay.Log.Warn("stream header", "stream", s.policy.name, "client", s.address, "server", server.RemoteAddr(), "err", err)
+		s.relay.lost(s.policy, s.address, server, err)
 		return endReset
 	}
 	return s.watch(ctx)

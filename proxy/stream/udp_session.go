@@ -80,7 +80,7 @@ func (s *udpSession) connected(srv *server) bool {
 // unreachable keeps the session for a while, so that a client that goes on sending costs no connect a datagram.
 func (s *udpSession) unreachable(ctx context.Context, err error) {
 	if ctx.Err() == nil {
-		s.relay.Log.Warn("stream has no server", "stream", s.policy.name, "client", s.flow.client, "origin", s.policy.origin, "err", err)
+		s.relay.noServer(s.policy, s.flow.client, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(unreachablePause):
@@ -170,7 +170,7 @@ func (s *udpSession) listen(srv *server) ending {
 			s.refused(srv)
 			return endRefused
 		default:
-			s.relay.Log.Warn("stream server", "stream", s.policy.name, "client", s.flow.client, "server", srv.conn.RemoteAddr(), "err", err)
+			s.relay.lost(s.policy, s.flow.client, srv.conn, err)
 			return endReset
 		}
 	}
