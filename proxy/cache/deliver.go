@@ -39,27 +39,39 @@ func (x *exchange) standIn(f *fill, stale *store.Object) {
 }
 
 // deliverFetched answers with the object a fill brought; false: its beginning is gone, fetch it alone.
-func (x *exchange) deliverFetched(f *fill, leads bool) bool {
+func (x *exchange) deliverFetched(f *fill, as role) bool {
 	res := &f.result
-	x.out.Status, x.out.Reason, x.out.Stored, x.out.Collapsed = statusMiss, x.why, res.stored, !leads
-	s := cacheStatus{fwd: x.why.forward(), stored: res.stored, collapsed: !leads, detail: x.why}
-	if !res.stored {
-		x.out.Reason, s.detail = res.why, res.why
-	}
-	d := delivery{object: res.object}
-	if res.validated {
-		x.out.Status = statusRevalidated
-		s.fwdStatus, s.ttl, s.hasTTL = http.StatusNotModified, ttl(res.object, x.c.now()), true
-	} else if leads {
+	d := delivery{object: res.object, status: x.fetchedStatus(res, as)}
+	if as == leads && !res.validated {
 		d.header, d.reader = res.first, res.reader
 	}
-	d.status = s
 	if !x.deliver(d) {
-		x.out = Outcome{Upstream: x.out.Upstream}
+		x.out = Outcome{}
 		x.alone = true
 		return false
 	}
 	return true
+}
+
+// fetchedStatus tells what became of a request that a fill answers.
+func (x *exchange) fetchedStatus(res *result, as role) cacheStatus {
+	left := ttl(res.object, x.c.now())
+	x.out.Stored, x.out.Collapsed = res.stored, as == waits
+	x.out.Status, x.out.Reason = statusMiss, x.why
+	s := cacheStatus{fwd: x.why.forward(), stored: res.stored, collapsed: as == waits}
+	switch {
+	case as == reads:
+		x.out.Status, x.out.Reason = statusHit, Fresh
+		s = cacheStatus{hit: true, ttl: left, hasTTL: true}
+	case res.validated:
+		x.out.Status = statusRevalidated
+		s.fwdStatus, s.ttl, s.hasTTL = http.StatusNotModified, left, true
+	}
+	if !res.stored {
+		x.out.Reason = res.why
+	}
+	s.detail = x.out.Reason
+	return s
 }
 
 // deliver writes the answer: 304, 206, 416 or the whole. It reports false, with nothing written, when the
@@ -179,9 +191,7 @@ func (x *exchange) stream(reader *store.Reader, body *store.Body) {
 		p, more, err := reader.Next()
 		switch {
 		case errors.Is(err, io.EOF):
-			for name, lines := range body.Trailer() {
-				x.w.Header()[http.TrailerPrefix+name] = lines
-			}
+			x.trail(body.Trailer())
 			return
 		case err != nil:
 			x.abort(Truncated)
@@ -203,6 +213,18 @@ func (x *exchange) stream(reader *store.Reader, body *store.Body) {
 				x.abort(ClientGone)
 			}
 		}
+	}
+}
+
+// trail sends trailers. The flush before them keeps net/http from giving a short answer a length instead of
+// chunks, behind which nothing can follow.
+func (x *exchange) trail(trailer http.Header) {
+	if len(trailer) == 0 {
+		return
+	}
+	x.flush()
+	for name, lines := range trailer {
+		x.w.Header()[http.TrailerPrefix+name] = lines
 	}
 }
 
@@ -270,9 +292,7 @@ func (x *exchange) pipe(response *http.Response) {
 		}
 		switch {
 		case err == io.EOF:
-			for name, lines := range trailerOf(response) {
-				x.w.Header()[http.TrailerPrefix+name] = lines
-			}
+			x.trail(trailerOf(response))
 			return
 		case err != nil && x.r.Context().Err() != nil:
 			x.abort(ClientGone)

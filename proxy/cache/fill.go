@@ -138,6 +138,7 @@ func (f *fill) early(code int, h textproto.MIMEHeader) error {
 func (f *fill) run(ctx context.Context, r *http.Request) {
 	defer f.c.fills.ended(f)
 	defer f.depart()
+	defer f.c.fills.unlist(f) // first: nobody joins what has let go of its object
 	defer f.releaseStale()
 	defer f.cancel(nil)
 	f.fetch(ctx, r)

@@ -50,24 +50,30 @@ func (fs *fills) generationOf(key []byte) uint32 {
 	return fs.generation[maphash.Bytes(fs.seed, key)%generations].Load()
 }
 
-// join adds a client to the fill for key that serves its request too. When there is none, f is registered and
-// the caller, its leader, must start it. It returns nil when the store must be asked again.
-func (fs *fills) join(f *fill, generation uint32) (joined *fill, leads bool) {
+// role is a client's part in a fill.
+type role uint8
+
+const (
+	leads role = iota // began it
+	waits             // came before the response's head
+	reads             // came after: to this client it is a stored response, if one still growing
+)
+
+// join adds a client to a fill that serves its request too. When there is none, f is registered and the
+// caller, who leads, must start it. It returns nil when the store must be asked again.
+func (fs *fills) join(f *fill, generation uint32) (*fill, role) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	for _, other := range fs.byKey[f.key] {
-		if other.admits(&f.view) {
-			other.clients++
-			return other, false
-		}
+	if other, as := fs.find(f.key, &f.view); other != nil {
+		return other, as
 	}
 	if fs.generation[fs.slot(f.key)].Load() != generation {
-		return nil, false
+		return nil, waits
 	}
 	fs.byKey[f.key] = append(fs.byKey[f.key], f)
 	f.listed = true
 	fs.register(f)
-	return f, true
+	return f, leads
 }
 
 // lead registers f without letting anyone join it.
@@ -86,21 +92,44 @@ func (fs *fills) register(f *fill) {
 	}
 }
 
+// follow adds a client to a fill whose response is on its way already; nil: there is none.
+func (fs *fills) follow(key string, v *View) *fill {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f, as := fs.find(key, v)
+	if f != nil && as != reads {
+		f.clients--
+		return nil
+	}
+	return f
+}
+
+// find adds a client to a fill that serves v. fs.mu is held.
+func (fs *fills) find(key string, v *View) (*fill, role) {
+	for _, f := range fs.byKey[key] {
+		if as, ok := f.admits(v); ok {
+			f.clients++
+			return f, as
+		}
+	}
+	return nil, waits
+}
+
 // admits reports whether a request may wait for f, or read along, as far as anyone knows yet. fs.mu is held.
-func (f *fill) admits(v *View) bool {
+func (f *fill) admits(v *View) (role, bool) {
 	select {
 	case <-f.head: // with an object, or f would not be listed
 		o := f.result.object
 		u, _ := assess(v, o, f.c.now())
-		return u >= useStale && selects(o.Vary, v.Header)
+		return reads, u == useNow && selects(o.Vary, v.Header)
 	default:
 	}
 	for _, name := range f.names {
 		if selected(v.Header, name) != selected(f.view.Header, name) {
-			return false
+			return waits, false
 		}
 	}
-	return true
+	return waits, true
 }
 
 // leave takes a client, or the fill's own goroutine, off, and tells how many are left.

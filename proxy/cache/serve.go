@@ -90,11 +90,22 @@ func (x *exchange) useFound(f found, generation uint32) bool {
 		x.hit(f)
 		return true
 	case x.view.ask.onlyIfCached:
-		x.out.Status = statusMiss
-		x.refuse(http.StatusGatewayTimeout, OnlyIfCached)
+		x.follow()
 		return true
 	}
 	return x.fetch(f, generation)
+}
+
+// follow answers only-if-cached when the store has nothing: from a response that is coming in, or with 504.
+func (x *exchange) follow() {
+	if f := x.c.fills.follow(string(x.key), &x.view); f != nil {
+		defer f.depart()
+		if !x.c.purges.gone(f.result.object) && x.deliverFetched(f, reads) {
+			return
+		}
+	}
+	x.out.Status = statusMiss
+	x.refuse(http.StatusGatewayTimeout, OnlyIfCached)
 }
 
 // lookup chooses the stored response for a request, and what it is good for.
@@ -146,8 +157,8 @@ func (c *Cache) refresh(x *exchange, found found, generation uint32) {
 	f, ctx := c.newFill(x, o, found.names)
 	f.behind, f.clients = true, 1
 	f.view.Method, f.view.ask = http.MethodGet, parseRequestControl(nil)
-	joined, leads := c.fills.join(f, generation)
-	if !leads {
+	joined, as := c.fills.join(f, generation)
+	if as != leads {
 		if joined != nil {
 			joined.depart()
 		}
@@ -160,31 +171,33 @@ func (c *Cache) refresh(x *exchange, found found, generation uint32) {
 // fetch goes to the origin, or waits with those who did. It reports false when the request is to begin again.
 func (x *exchange) fetch(found found, generation uint32) bool {
 	x.why = found.why
-	f, leads := x.begin(found, generation)
+	f, as := x.begin(found, generation)
 	if f == nil {
 		return false
 	}
-	if leads {
+	if as == leads {
 		defer func() { f.departLeader(x.r.Context().Err() == nil) }()
 	} else {
 		defer f.depart()
 	}
-	if !x.await(f, leads) {
+	if !x.await(f, as) {
 		x.out.Status, x.out.Reason = statusMiss, ClientGone
 		return true
 	}
-	x.out.Upstream = f.result.took
+	if as != reads {
+		x.out.Upstream = f.result.took
+	}
 	switch {
 	case f.result.err != nil:
-		return x.failed(f, leads, found.object)
+		return x.failed(f, as, found.object)
 	case f.result.object != nil:
-		return x.settle(f, leads)
+		return x.settle(f, as)
 	}
-	return x.handed(f, leads, found.object)
+	return x.handed(f, as, found.object)
 }
 
 // begin joins a fill under way or starts one.
-func (x *exchange) begin(found found, generation uint32) (f *fill, leads bool) {
+func (x *exchange) begin(found found, generation uint32) (*fill, role) {
 	c := x.c
 	f, ctx := c.newFill(x, found.object, found.names)
 	alone := x.alone || x.turn > maxTurns || x.view.Method == http.MethodHead || x.view.ask.noStore ||
@@ -193,20 +206,20 @@ func (x *exchange) begin(found found, generation uint32) (f *fill, leads bool) {
 		f.transparent = true
 		c.fills.lead(f)
 	} else {
-		joined, leads := c.fills.join(f, generation)
-		if !leads {
+		joined, as := c.fills.join(f, generation)
+		if as != leads {
 			f.discard()
-			return joined, false
+			return joined, as
 		}
 	}
 	f.start(ctx, x.r)
-	return f, true
+	return f, leads
 }
 
 // await waits for the response's head, passing 1xx on; false: the client left.
-func (x *exchange) await(f *fill, leads bool) bool {
+func (x *exchange) await(f *fill, as role) bool {
 	var early <-chan interim
-	if leads {
+	if as == leads {
 		early = f.interim
 	} else {
 		began := x.c.now()
@@ -228,9 +241,9 @@ func (x *exchange) await(f *fill, leads bool) bool {
 }
 
 // settle answers from the object a fill brought.
-func (x *exchange) settle(f *fill, leads bool) bool {
+func (x *exchange) settle(f *fill, as role) bool {
 	res := &f.result
-	if !leads {
+	if as != leads {
 		switch {
 		case !res.shared:
 			x.alone = true
@@ -245,21 +258,21 @@ func (x *exchange) settle(f *fill, leads bool) bool {
 			return false
 		}
 	}
-	return x.deliverFetched(f, leads)
+	return x.deliverFetched(f, as)
 }
 
 // failed answers when the origin did not: stale, if that is allowed, or with an error. Those who only waited
 // try once more together before they share it.
-func (x *exchange) failed(f *fill, leads bool, stale *store.Object) bool {
+func (x *exchange) failed(f *fill, as role, stale *store.Object) bool {
 	now := x.c.now()
 	if stale != nil && mayServeOnError(stale, now) {
 		x.standIn(f, stale)
 		return true
 	}
-	if !leads && x.turn == 0 {
+	if as != leads && x.turn == 0 {
 		return false
 	}
-	x.out.Status, x.out.Collapsed = statusMiss, !leads
+	x.out.Status, x.out.Collapsed = statusMiss, as != leads
 	if timedOut(f.result.err) || stale != nil && stale.NoStale {
 		x.refuse(http.StatusGatewayTimeout, OriginTimeout) // RFC 9111 §5.2.2.2: 504 for must-revalidate
 		return true
@@ -269,13 +282,13 @@ func (x *exchange) failed(f *fill, leads bool, stale *store.Object) bool {
 }
 
 // handed answers with a response that is the leader's alone.
-func (x *exchange) handed(f *fill, leads bool, stale *store.Object) bool {
+func (x *exchange) handed(f *fill, as role, stale *store.Object) bool {
 	res := &f.result
 	switch {
 	case failing(res.code) && stale != nil && mayServeOnError(stale, x.c.now()):
 		x.standIn(f, stale)
 		return true
-	case !leads:
+	case as != leads:
 		x.alone = true
 		return false
 	case !f.transparent && f.view.Method == http.MethodGet && res.code == http.StatusOK &&

@@ -57,7 +57,8 @@ type Object struct {
 	RetryAt atomic.Int64
 
 	store   *Store
-	id      uint64
+	id      uint64 // set by Put
+	turn    uint64 // where in its queue; guarded by the shard
 	uses    atomic.Int32
 	proven  atomic.Bool
 	refs    atomic.Int32

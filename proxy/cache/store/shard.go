@@ -92,46 +92,56 @@ func (sh *shard) unqueue(o *Object) {
 	}
 }
 
-// queue is the one to take from: the one asked for, or the other when that is empty.
 func (sh *shard) queue(probation bool) *simplelru.LRU[uint64, *Object] {
-	if probation && sh.probation.Len() > 0 || sh.proven.Len() == 0 {
+	if probation {
 		return sh.probation
 	}
 	return sh.proven
 }
 
-// oldest is the number of the object next to go: the lower, the older.
+// oldest is the number of the queue's next in turn: the lower, the older.
 func (sh *shard) oldest(probation bool) uint64 {
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	if id, _, ok := sh.queue(probation).GetOldest(); ok {
-		return id
+	if _, o, ok := sh.queue(probation).GetOldest(); ok {
+		return o.turn
 	}
 	return math.MaxUint64
 }
 
-// evict takes one object out and returns it, or nil when the shard is empty. An object on probation that was
-// asked for again is proven instead; a proven one goes round once for every count it has left. Counts end at
-// maxUses, so the loop ends after at most (maxUses+1) rounds of the shard.
-func (sh *shard) evict(s *Store, probation bool) *Object {
+// next takes the queue's next in turn out and returns it, unless it was used since it came there: then it goes
+// to the end of the proven ones, one use poorer, and nil is returned.
+func (sh *shard) next(s *Store, probation bool) *Object {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for {
-		q := sh.queue(probation)
-		_, o, ok := q.GetOldest()
-		if !ok {
-			return nil
-		}
-		if !o.spend() {
-			sh.drop(o)
-			return o
-		}
-		q.RemoveOldest()
-		sh.proven.Add(o.id, o)
-		if !o.proven.Swap(true) {
-			s.probing.Add(-o.Size())
-		}
+	q := sh.queue(probation)
+	_, o, ok := q.GetOldest()
+	if !ok {
+		return nil
 	}
+	if !o.spend() {
+		sh.drop(o)
+		return o
+	}
+	q.RemoveOldest()
+	o.turn = s.turns.Add(1)
+	sh.proven.Add(o.id, o)
+	if !o.proven.Swap(true) {
+		s.probing.Add(-o.Size())
+	}
+	return nil
+}
+
+// oust takes the queue's next in turn out, whatever its uses.
+func (sh *shard) oust(probation bool) *Object {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, o, ok := sh.queue(probation).GetOldest()
+	if !ok {
+		return nil
+	}
+	sh.drop(o)
+	return o
 }
 
 func (sh *shard) snapshot() []*Object {

@@ -35,6 +35,10 @@ const (
 	// probationShare is the part of the bytes that objects not yet asked for again may hold before they
 	// are the first to go: 20 % keeps recency-heavy download traffic at tiny budgets (10 % loses .045 there).
 	probationShare = 0.20
+	// patience is how many objects in turn may be given another round before one goes whatever its uses: with
+	// every object used maxUses times, and two shards looked at each time, more than enough to find one of a
+	// few hundred, and 64 look-ups of some 100 ns at worst.
+	patience = 64
 	// largestShare is the part of the budget one body may take: a larger one would empty the store.
 	largestShare = 0.25
 )
@@ -49,7 +53,7 @@ type Store struct {
 	objects atomic.Int64
 	probing atomic.Int64 // bytes of objects on probation
 	seed    maphash.Seed
-	lastID  atomic.Uint64
+	turns   atomic.Uint64 // given out to objects as they queue
 	shards  [shards]shard
 	metrics *metrics
 }
@@ -90,7 +94,8 @@ func (s *Store) Put(o *Object) error {
 	if !o.Acquire() {
 		panic("store: put of a released object")
 	}
-	o.id = s.lastID.Add(1)
+	o.id = s.turns.Add(1)
+	o.turn = o.id
 	gone := s.shard(o.Key).put(o)
 	s.account(o, +1)
 	s.forget(gone)
@@ -159,17 +164,30 @@ func (s *Store) reserve(n int64) bool {
 
 func (s *Store) release(n int64) { s.used.Add(-n) }
 
-// evict takes the worse of two random shards' victims out, or that of any shard that has one.
+// evict takes one object out. It looks at the worse of two random shards' next in turn, again and again while
+// those have earned another round; then at any shard's. False: there is no object at all.
 func (s *Store) evict() bool {
-	probation := float64(s.probing.Load()) > probationShare*float64(s.budget)
-	first, second := &s.shards[rand.IntN(shards)], &s.shards[rand.IntN(shards)]
-	if second.oldest(probation) < first.oldest(probation) {
-		first = second
+	for range patience {
+		probation := float64(s.probing.Load()) > probationShare*float64(s.budget)
+		worse, other := &s.shards[rand.IntN(shards)], &s.shards[rand.IntN(shards)]
+		if other.oldest(probation) < worse.oldest(probation) {
+			worse = other
+		}
+		if s.expel(worse.next(s, probation)) {
+			return true
+		}
 	}
-	victim := first.evict(s, probation)
-	for i, start := 0, rand.IntN(shards); victim == nil && i < shards; i++ {
-		victim = s.shards[(start+i)%shards].evict(s, probation)
+	for _, probation := range []bool{true, false} {
+		for i, start := 0, rand.IntN(shards); i < shards; i++ {
+			if s.expel(s.shards[(start+i)%shards].oust(probation)) {
+				return true
+			}
+		}
 	}
+	return false
+}
+
+func (s *Store) expel(victim *Object) bool {
 	if victim == nil {
 		return false
 	}
