@@ -81,7 +81,9 @@ func (d *decoder) checkOrigins(c *Config, root *node) {
 			d.report(n, "servers is missing: want a list such as [\"http://10.0.1.20:8080\"]")
 			continue
 		}
-		d.refer(n.at("via"), "zone", o.Via, c.zoneNames())
+		if d.refer(n.at("via"), "zone", o.Via, c.zoneNames()) && len(c.Zone(o.Via).Nodes) == 0 {
+			d.report(n.at("via"), "%s has no nodes to ask", quote(o.Via))
+		}
 		d.checkPool(c, o, n)
 		if !o.forSites() && o.Via != "" {
 			d.report(n.at("via"), "is for HTTP, and the servers are those of streams")

@@ -9,8 +9,11 @@ func (d *decoder) checkServers(c *Config, root *node) {
 		return
 	}
 	for i, s := range c.DNS.Servers {
-		if len(c.Zones) > 0 || n.get("servers") != nil {
-			d.refer(n.at("servers", i), "zone", s, c.zoneNames())
+		if len(c.Zones) == 0 && n.get("servers") == nil {
+			continue
+		}
+		if d.refer(n.at("servers", i), "zone", s, c.zoneNames()) && len(c.Zone(s).Nodes) == 0 {
+			d.warn(n.at("servers", i), "%s has no nodes: its name server has no address", quote(s))
 		}
 	}
 	for i, domain := range c.DNS.Domains {

@@ -97,7 +97,7 @@ type Capacity struct {
 
 // Listen has the HTTP listeners. Empty addresses listen nowhere.
 type Listen struct {
-	HTTP  string // host:port; HTTP/1.1 (and h2c with prior knowledge)
+	HTTP  string // host:port, default :80; HTTP/1.1 (and h2c with prior knowledge)
 	HTTPS string // host:port; HTTP/1.1 and HTTP/2
 	Trust Trust
 }
@@ -226,7 +226,7 @@ type Store struct {
 	Memory Size // 0 (`auto`) is a quarter of the memory limit (cgroup, else machine)
 }
 
-// DNS is the authoritative server. Listen empty: this process answers no DNS.
+// DNS is the authoritative server. Listen empty (`off`, the default): this process answers no DNS.
 type DNS struct {
 	Listen  string
 	Domains []string // lower case, no trailing dot
@@ -240,7 +240,7 @@ type Name struct {
 	Name    string // lower case, no trailing dot; may begin with `*.`
 	Site    string // what it serves: exactly one of Site and Stream
 	Stream  string
-	Zones   []string // that it may use; default: all
+	Zones   []string // that it may use; never empty when there are zones (default: all)
 	Measure Measure
 	TTL     time.Duration // default 20s
 	Steer   Steer         // default routing.steer
@@ -265,8 +265,8 @@ const (
 // Record is a static record set. Name is absolute, lower case, without trailing dot.
 type Record struct {
 	Name   string
-	Type   string // A, AAAA, CNAME, TXT, MX, CAA, SRV, NS
-	Values []string
+	Type   string        // A, AAAA, CNAME, TXT, MX, CAA, SRV, NS
+	Values []string      // names in them are absolute and lower case; the root is `.`
 	TTL    time.Duration // default 300s
 }
 
@@ -318,7 +318,8 @@ type ACME struct {
 	Roots string // PEM file of roots that the CA's own certificate chains to, instead of the system's
 }
 
-// Fleet is what nodes tell each other. Without Key, Listen is forced to loopback and only loopback hubs are dialled.
+// Fleet is what nodes tell each other. Without Key, Load puts Listen on loopback (the node's own address when that is
+// one, else 127.0.0.1) and only loopback hubs are dialled.
 type Fleet struct {
 	Listen string   // default :7422; only hub nodes listen
 	Hub    []string // host:port of hub nodes; empty (`auto`): the nodes of home at Listen's port

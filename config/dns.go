@@ -9,13 +9,13 @@ import (
 func (s *DNS) shape() mapping {
 	servers := nounRefs(&s.Servers, "the name of a zone")
 	domains := list[string]{into: &s.Domains, item: func(d *string) shape { return hostname(d) }}
-	named := named[Name]{into: &s.Names, name: ownerName, fresh: func(name string) Name { return defaultName(canonical(name)) },
+	steered := named[Name]{into: &s.Names, name: ownerName, fresh: func(name string) Name { return defaultName(canonical(name)) },
 		item: func(n *Name) shape { return n.shape() }}
 	return mapping{
 		key("listen", listenAddr(&s.Listen), "UDP and TCP; off: this node answers no DNS."),
 		key("domains", domains, "Delegated to us; never an apex with mail on it."),
 		key("servers", servers, "Zones whose nodes are the name servers; default: home, else every zone."),
-		key("names", named, "Steered names; site hosts under domains are names by themselves."),
+		key("names", steered, "Steered names; site hosts under domains are names by themselves."),
 		key("records", recordsShape{s}, "Static records by owner and type; @ is the domain itself."),
 	}
 }

@@ -62,7 +62,7 @@ func (d *decoder) checkRoutes(s *Site, n *node) {
 		if twice >= 0 {
 			d.report(at.at("path"), "%s is the path of routes[%d] too, which takes its requests", quote(r.Path), twice)
 		}
-		if at.get("strip") != nil && !strings.HasPrefix(fixedPart(r.Path)+"/", r.Strip+"/") {
+		if at.get("strip") != nil && r.Path != everyPath && !strings.HasPrefix(fixedPart(r.Path)+"/", r.Strip+"/") {
 			d.report(at.at("strip"), "%s does not begin path %s: want a prefix of it", quote(r.Strip), quote(r.Path))
 		}
 	}
