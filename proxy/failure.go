@@ -106,12 +106,12 @@ func (x *exchange) failed(ctx context.Context, err error) {
 	case errors.As(err, &refused):
 		x.fail(refused.Reason.Status(), strings.TrimPrefix(refused.Error(), "request refused: "))
 		return
-	case errors.Is(err, errBodyIdle), errors.Is(err, origin.ErrClientIdle):
-		x.fail(http.StatusRequestTimeout, "the request's body stopped coming")
-		return
-	case clientGone(ctx, err), x.upload.failure() != nil:
+	case clientGone(ctx, err), x.upload.failure() != nil && !errors.Is(err, errBodyIdle):
 		x.out.Reason = cache.ClientGone
 		panic(http.ErrAbortHandler)
+	case errors.Is(err, errBodyIdle), errors.Is(err, origin.ErrBody):
+		x.fail(http.StatusRequestTimeout, "the request's body stopped coming")
+		return
 	}
 	x.p.log.Debug("origin failed", "request", x.id, "origin", x.route.Origin, "err", err)
 	x.out.Reason = cache.OriginError

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nearzone/nearzone/proxy/cache"
 	"github.com/nearzone/nearzone/proxy/lane"
+	"github.com/nearzone/nearzone/proxy/origin"
 )
 
 // exchange is one request and its answer.
@@ -52,7 +53,8 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	defer p.requests.Add(-1)
 	x := p.begin(w, r)
 	defer x.end(r)
-	x.handle(r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+	ctx := origin.WithClient(r.Context(), x.client)
+	x.handle(r.WithContext(context.WithValue(ctx, exchangeKey{}, x)))
 }
 
 func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {

@@ -19,7 +19,8 @@ type tunnel struct {
 func newTunnel(rw io.ReadWriteCloser, idle time.Duration) *tunnel {
 	t := &tunnel{ReadWriteCloser: rw, idle: idle}
 	if idle > 0 {
-		t.timer = time.AfterFunc(idle, func() { t.Close() })
+		t.timer = time.AfterFunc(time.Hour, func() { t.Close() })
+		t.timer.Reset(idle) // not before Close can see the timer
 	}
 	return t
 }
