@@ -25,7 +25,7 @@ func BenchmarkHit(b *testing.B) {
 	body := strings.Repeat("x", 1024)
 	route := cache.Route{Site: "play", Scheme: "http", Fetch: roundTrip(func(r *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 200, ContentLength: 1024, Body: io.NopCloser(strings.NewReader(body)),
-			Header: http.Header{"Cache-Control": {"max-age=3600"}, "Content-Type": {"text/plain"}, "Etag": {`"a"`}}}, nil
+			Header: http.Header{"Cache-Control": {"max-age=3600"}, "Content-Type": {"text/plain"}, "Etag": {`"a"`}, "Content-Length": {"1024"}}}, nil
 	})}
 	r := httptest.NewRequest("GET", "http://play.example.com/segment/000001.ts", nil)
 	c.Serve(&sink{http.Header{}}, r, route)

@@ -17,13 +17,13 @@ func notModified(request http.Header, status int, h http.Header) bool {
 	if lines := request["If-None-Match"]; len(lines) > 0 {
 		return etagListed(lines, only(h, "Etag"))
 	}
-	since, err := http.ParseTime(only(request, "If-Modified-Since"))
-	if err != nil || len(request["If-Modified-Since"]) > 1 {
+	since, ok := dateIn(request, "If-Modified-Since")
+	if !ok || len(request["If-Modified-Since"]) > 1 {
 		return false
 	}
 	// RFC 9111 §4.3.2: without Last-Modified, Date serves.
 	for _, name := range []string{"Last-Modified", "Date"} {
-		if modified, err := http.ParseTime(only(h, name)); err == nil {
+		if modified, ok := dateIn(h, name); ok {
 			return !modified.After(since)
 		}
 	}
@@ -107,7 +107,7 @@ func merged(stored, newer http.Header) http.Header {
 	h := stored.Clone()
 	for name, lines := range newer {
 		switch name {
-		case "Content-Length", "Content-Encoding", "Content-Range", "Content-Md5", "Content-Type", "Etag", "Set-Cookie", "Age":
+		case "Content-Length", "Content-Encoding", "Content-Range", "Content-Md5", "Etag", "Set-Cookie", "Age":
 			continue
 		}
 		h[name] = slices.Clip(slices.Clone(lines))

@@ -147,7 +147,7 @@ func (x *exchange) copyHeader(from http.Header, d delivery, code int) {
 		h[name] = lines
 	}
 	if d.header == nil {
-		h["Age"] = []string{strconv.FormatInt(int64(age(d.object, x.c.now()).Seconds()), 10)}
+		h["Age"] = []string{strconv.FormatInt(min(seconds(age(d.object, x.c.now())), maxDelta), 10)}
 	}
 	if code == http.StatusOK && d.object.Body.Length() >= 0 && len(h["Accept-Ranges"]) == 0 {
 		h["Accept-Ranges"] = acceptRanges
@@ -173,6 +173,8 @@ func (x *exchange) setLength(o *store.Object, length int64) {
 		delete(h, "Content-Length") // RFC 9110 §8.6
 	case length < 0 || o.Body.Sealed() && len(o.Body.Trailer()) > 0:
 		delete(h, "Content-Length")
+	case length == o.Body.Length() && len(h["Content-Length"]) == 1:
+		// the origin's, or it would have been refused
 	default:
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}

@@ -177,17 +177,23 @@ func lowest(d *time.Duration, stated time.Duration) {
 
 // delta reads delta-seconds. What is none is 0: a lifetime that cannot be read is over (RFC 9111 §4.2.1).
 func delta(s string) time.Duration {
-	if s == "" {
+	if !digits(s) {
 		return 0
 	}
 	n := 0
 	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return 0
-		}
 		n = min(n*10+int(s[i]-'0'), maxDelta)
 	}
 	return time.Duration(n) * time.Second
+}
+
+func digits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // eachDirective calls fn for each directive of Cache-Control lines, the name in lower case. A quoted value

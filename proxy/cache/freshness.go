@@ -124,42 +124,60 @@ func lifetime(c responseControl, policy config.Cache, status int, h http.Header,
 
 // untilExpires is Expires less Date. A date that cannot be read is in the past (RFC 9111 §5.3).
 func untilExpires(h http.Header, received time.Time) time.Duration {
-	expires, err := http.ParseTime(only(h, "Expires"))
-	if err != nil || len(h["Expires"]) > 1 {
+	expires, ok := dateIn(h, "Expires")
+	if !ok || len(h["Expires"]) > 1 {
 		return 0
 	}
 	return max(0, expires.Sub(dateOf(h, received)))
 }
 
 func assumed(h http.Header, received time.Time) time.Duration {
-	modified, err := http.ParseTime(only(h, "Last-Modified"))
-	if err != nil {
+	modified, ok := dateIn(h, "Last-Modified")
+	if !ok {
 		return 0
 	}
 	return min(max(0, dateOf(h, received).Sub(modified)/10), maxHeuristic)
 }
 
 func dateOf(h http.Header, received time.Time) time.Time {
-	if date, err := http.ParseTime(only(h, "Date")); err == nil {
+	if date, ok := dateIn(h, "Date"); ok {
 		return date
 	}
 	return received
 }
 
-// initialAge is how old the response was when it came (RFC 9111 §4.2.3).
-func initialAge(h http.Header, sent, received time.Time) time.Duration {
-	// Date has no fractions of a second; compared with our clock's it would make everything half a second old.
-	apparent := max(0, received.Truncate(time.Second).Sub(dateOf(h, received)))
-	if _, err := http.ParseTime(only(h, "Date")); err != nil {
-		apparent = 0
+// dateIn reads a field that is an HTTP date.
+func dateIn(h http.Header, name string) (time.Time, bool) {
+	s := only(h, name)
+	if s == "" {
+		return time.Time{}, false // http.ParseTime would say so in three allocations
 	}
-	return max(apparent, ageValue(h)+received.Sub(sent))
+	t, err := http.ParseTime(s)
+	return t, err == nil
 }
 
-// ageValue reads Age: the first member of a list, and nothing when that is no number (RFC 9111 §5.1).
+// initialAge is how old the response was when it came (RFC 9111 §4.2.3).
+func initialAge(h http.Header, sent, received time.Time) time.Duration {
+	corrected := ageValue(h) + received.Sub(sent)
+	if date, ok := dateIn(h, "Date"); ok {
+		// Date has no fractions of a second; against our clock's it would make everything half a second old.
+		return max(corrected, received.Truncate(time.Second).Sub(date))
+	}
+	return corrected
+}
+
+// ageValue reads Age. One that is no single number says that the response is old and hides how old: it is taken
+// as stale. RFC 9111 §5.1 would have us ignore it, or take the first of a list, which only ever makes a response
+// younger than somebody says it is.
 func ageValue(h http.Header) time.Duration {
-	first, _, _ := strings.Cut(only(h, "Age"), ",")
-	return delta(strings.TrimSpace(first))
+	lines := h["Age"]
+	switch {
+	case len(lines) == 0:
+		return 0
+	case len(lines) > 1 || !digits(lines[0]):
+		return maxDelta * time.Second
+	}
+	return delta(lines[0])
 }
 
 func stated(by time.Duration, otherwise time.Duration) time.Duration {

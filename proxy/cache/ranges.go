@@ -79,13 +79,8 @@ func suffix(last string, size int64) (span, rangeVerdict) {
 
 // position reads digits alone; a number beyond 2^63 is beyond every end.
 func position(s string) (int64, bool) {
-	if s == "" {
+	if !digits(s) {
 		return 0, false
-	}
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return 0, false
-		}
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
@@ -112,6 +107,6 @@ func ifRangeHolds(request, h http.Header) bool {
 	if err != nil {
 		return false
 	}
-	modified, err := http.ParseTime(only(h, "Last-Modified"))
-	return err == nil && modified.Equal(asked)
+	modified, ok := dateIn(h, "Last-Modified")
+	return ok && modified.Equal(asked)
 }

@@ -3,13 +3,12 @@ package cache_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"net/http/httptest"
 
 	"github.com/nearzone/nearzone/config"
 	"github.com/nearzone/nearzone/proxy/cache"
