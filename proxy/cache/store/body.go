@@ -140,13 +140,6 @@ func (b *Body) Grown(n int) {
 	b.wakeReaders()
 }
 
-// Size is how many bytes were written so far.
-func (b *Body) Size() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.size
-}
-
 // Seal ends a whole body. It may be put in the store if it was not unstored.
 func (b *Body) Seal(trailer http.Header) {
 	b.mu.Lock()
