@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -27,23 +28,23 @@ func hubOfThree(t *testing.T) ([]fleet.Options, []*running) {
 	return all, nodes
 }
 
-// freePairs finds ports of which the next one is free too.
+// freePairs finds ports of which the next one is free too, below those that outgoing connections take.
 func freePairs(t *testing.T, n int) []string {
 	t.Helper()
 	var found []string
 	for len(found) < n {
-		a, err := net.Listen("tcp", "127.0.0.1:0")
+		port := 16384 + 2*rand.IntN(8000)
+		a, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer a.Close()
-		addr := a.Addr().(*net.TCPAddr)
-		b, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", addr.Port+1))
+		b, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
 		if err != nil {
 			continue
 		}
 		defer b.Close()
-		found = append(found, addr.String())
+		found = append(found, a.Addr().String())
 	}
 	return found
 }
