@@ -54,3 +54,9 @@ func (m *metrics) zone(name string) *zoneCounters {
 	}
 	return &c
 }
+
+// forget drops the series of a name that is steered no more, lest it seem to fail open for ever.
+func (m *metrics) forget(name string) {
+	m.failOpen.DeleteLabelValues(name)
+	m.failing.DeleteLabelValues(name)
+}

@@ -29,7 +29,7 @@ func Prior(zone Zone, place Place, known bool) float64 {
 	return priorUnknown
 }
 
-// The shrinkage of notes on latency estimation: an estimate from n samples moves n/(n+4) of the way from the prior
+// An estimate from n samples moves n/(n+4) of the way from the prior
 // to the mean of the samples, and is uncertain by 12/√(n+4) ms.
 const (
 	shrink = 4.0
@@ -39,12 +39,6 @@ const (
 // Shrink is the estimate in ms that a prior and the mean of n samples make together, and its standard deviation.
 func Shrink(prior, mean, n float64) (est, sd float64) {
 	return prior + n/(n+shrink)*(mean-prior), spread / math.Sqrt(n+shrink)
-}
-
-// EstimateOf is Shrink in durations.
-func EstimateOf(prior float64, m Measured) Estimate {
-	est, sd := Shrink(prior, m.Mean, m.N)
-	return Estimate{RTT: fromMS(est), SD: fromMS(sd), N: m.N}
 }
 
 const earthKM = 6371.0
@@ -68,7 +62,5 @@ func (v vector) km(w vector) float64 {
 	half := math.Sqrt(dx*dx+dy*dy+dz*dz) / 2
 	return 2 * earthKM * math.Asin(min(half, 1))
 }
-
-func fromMS(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
 func toMS(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

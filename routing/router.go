@@ -1,10 +1,12 @@
 package routing
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,7 +109,7 @@ func (r *Router) Reload(cfg *config.Config) (apply func(), err error) {
 // build makes the next table. The caller holds mu.
 func (r *Router) build() {
 	began := time.Now()
-	in := Input{Config: r.cfg, Home: r.src.Home, Onward: r.src.Onward, Locate: r.src.Locate, Zones: r.src.Zones()}
+	in := Input{Config: r.cfg, Home: cmp.Or(r.cfg.Home, r.src.Home), Onward: r.src.Onward, Locate: r.src.Locate, Zones: r.src.Zones()}
 	if r.src.Estimates != nil {
 		in.Estimates = r.src.Estimates()
 	}
@@ -126,6 +128,12 @@ func (r *Router) build() {
 // bind joins a table with the state and the counters that outlive it.
 func (r *Router) bind(t *Table) *current {
 	c := &current{table: t}
+	for name := range r.names {
+		if t.exact[name] == nil && t.below[strings.TrimPrefix(name, "*.")] == nil {
+			r.m.forget(name)
+			delete(r.names, name)
+		}
+	}
 	for _, p := range t.plans {
 		name := p.Name.Name
 		if r.names[name] == nil {

@@ -14,7 +14,9 @@
 package routing
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/nearzone/nearzone/config"
@@ -71,23 +73,8 @@ func (s Source) String() string {
 // NumSources is the number of sources, for tables indexed by Source.
 const NumSources = len(sourceNames)
 
-// Sample is one measured round trip between a client address and a zone.
-type Sample struct {
-	Zone   string
-	Client netip.Addr
-	RTT    time.Duration
-	At     time.Time
-	Source Source
-}
-
-// Estimate is what we believe the round trip of a prefix to a zone to be.
-type Estimate struct {
-	RTT, SD time.Duration
-	N       float64 // decayed samples; 0: the prior alone
-}
-
-// Measured is what samples alone say about one prefix and one zone: the mean of N decayed samples. It becomes an
-// [Estimate] by shrinking towards the prior.
+// Measured is what samples alone say about one prefix and one zone: the mean of N decayed samples. [Shrink] makes an
+// estimate of it.
 type Measured struct {
 	Zone string
 	Mean float64 // ms
@@ -141,6 +128,16 @@ func (r Reason) String() string {
 
 // MarshalText writes the reason's name.
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (r *Reason) UnmarshalText(name []byte) error {
+	i := slices.Index(reasonNames[:], string(name))
+	if i < 0 {
+		return fmt.Errorf("unknown reason %q", name)
+	}
+	*r = Reason(i)
+	return nil
+}
 
 // PrefixOf is the prefix that addr is measured under: its /24, or its /48 for IPv6. It is invalid if addr is.
 func PrefixOf(addr netip.Addr) netip.Prefix {

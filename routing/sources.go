@@ -13,7 +13,7 @@ import (
 // node up, nothing drained.
 type Sources struct {
 	Zones     func() []Zone           // read at each build
-	Home      string                  // the Region that wins when nothing else tells zones apart
+	Home      string                  // the Region that wins when nothing else tells zones apart, if the configuration names none
 	Estimates func() []PrefixEstimate // read at each build; the slice is the caller's, its contents are not changed
 	Onward    func(zone, origin string) (time.Duration, bool)
 	Locate    func(netip.Addr) (Place, bool)           // read at each build and each question

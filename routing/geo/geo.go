@@ -99,10 +99,11 @@ func open(file string) (*maxminddb.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A thousand networks tell enough: in a City database nearly each has a place.
-	const enough = 1000
+	// In a City database nearly each network has a place. The gaps between them are counted too, so that a broken
+	// tree is not walked for ever.
+	const enough = 10_000
 	seen := 0
-	for result := range db.Networks() {
+	for result := range db.Networks(maxminddb.IncludeNetworksWithoutData()) {
 		if _, ok := place(result); ok {
 			return db, nil
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -173,6 +174,17 @@ func TestSnapshotsAreBounded(t *testing.T) {
 	}
 	if m := measured(dns, "192.0.2.7", lax); m.N != 20 || !near(m.Mean, 10) {
 		t.Errorf("%+v, want what one mean may hold", m)
+	}
+}
+
+// A node may be called what cannot be told; its digests are taken all the same.
+func TestLongNodeNames(t *testing.T) {
+	c := newClock()
+	a, b := node(c, lax, strings.Repeat("a", 300)), node(c, phx, "b")
+	a.Observe(addr("192.0.2.7"), 10*ms, routing.TCP)
+	merge(t, b, a.Digest())
+	if m := measured(b, "192.0.2.7", lax); m.N != 1 {
+		t.Errorf("%+v", m)
 	}
 }
 

@@ -17,6 +17,7 @@ package latency
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"hash/maphash"
 	"log/slog"
 	"net/netip"
@@ -80,6 +81,9 @@ func New(zone string, o Options) *Estimator {
 	e := &Estimator{zone: zone, node: o.Node, prior: o.Prior, now: o.Now, log: o.Log, m: newMetrics(o.Reg), seed: maphash.MakeSeed()}
 	if e.node == "" {
 		e.node = zone
+	}
+	if !validName(e.node) { // it only has to be the same at each start
+		e.node = fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(e.node)))
 	}
 	if e.prior == nil {
 		e.prior = func(string, netip.Addr) float64 { return routing.Prior(routing.Zone{}, routing.Place{}, false) }
