@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nearzone/nearzone/admin"
+	"github.com/nearzone/nearzone/fleet"
+	"github.com/nearzone/nearzone/proxy/cache"
+)
+
+const (
+	topicLatency = "latency"
+	logPurge     = "purge"
+	logDrain     = "drain"
+
+	digestEvery = 2 * time.Second
+)
+
+// shareEstimates publishes this node's digest and merges the others' until ctx ends.
+func (n *node) shareEstimates(ctx context.Context) error {
+	cancel := n.fleet.Subscribe(topicLatency, func(data []byte) {
+		if err := n.estimator.Merge(data); err != nil {
+			n.log.Warn("latency digest refused", "err", err)
+		}
+	})
+	defer cancel()
+	tick := time.NewTicker(digestEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := n.fleet.Publish(topicLatency, n.estimator.Digest()); err != nil {
+				n.log.Debug("latency digest not published", "err", err)
+			}
+		}
+	}
+}
+
+// purgeAnswer is what the admin door says of a purge.
+type purgeAnswer struct {
+	Position uint64 `json:"position"` // in the fleet's purge log
+}
+
+// purge appends to the fleet's log; this node and every other apply it from there, in the same order.
+func (n *node) purge(ctx context.Context, body json.RawMessage) (any, error) {
+	var p cache.Purge
+	if err := decodeStrict(body, &p); err != nil {
+		return nil, fmt.Errorf("purge: %w", err)
+	}
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	position, err := n.append(ctx, logPurge, body)
+	if err != nil {
+		return nil, err
+	}
+	return purgeAnswer{Position: position}, nil
+}
+
+// append adds to a log of the fleet. That the hub is away is no fault of what was asked: it may succeed later.
+func (n *node) append(ctx context.Context, log string, data []byte) (uint64, error) {
+	position, err := n.fleet.Append(ctx, log, data)
+	if errors.Is(err, fleet.ErrNoHub) || errors.Is(err, fleet.ErrNotRunning) {
+		return 0, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
+	}
+	return position, err
+}
+
+// followPurges applies the purge log. The memory cache begins empty, so what came before this start has no object
+// to remove: it begins at the head the log had then.
+func (n *node) followPurges(ctx context.Context) error {
+	return n.follow(ctx, logPurge, func(_ uint64, data []byte) {
+		var p cache.Purge
+		if err := json.Unmarshal(data, &p); err != nil {
+			n.log.Error("purge log entry refused", "err", err)
+			return
+		}
+		if err := n.cache.Purge(p); err != nil {
+			n.log.Error("purge refused", "err", err)
+		}
+	})
+}
+
+// follow replays a log from its beginning and follows it. A log that went backwards (its hub lost data) is followed
+// again from its new beginning: purges and drains may be applied twice without harm.
+func (n *node) follow(ctx context.Context, log string, apply func(uint64, []byte)) error {
+	for {
+		err := n.fleet.Follow(ctx, log, 0, apply)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, fleet.ErrLogRegressed) {
+			return err
+		}
+		n.log.Error("the fleet's log went backwards, following it again from its beginning", "log", log, "err", err)
+	}
+}
+
+// drainOrder is one entry of the drain log.
+type drainOrder struct {
+	Target string `json:"target"`
+	Undo   bool   `json:"undo,omitempty"`
+}
+
+// drain tells the fleet to take a zone or node out of the answers, or to bring it back.
+func (n *node) drain(ctx context.Context, target string, undo bool) (any, error) {
+	if !n.knows(target) {
+		return nil, fmt.Errorf("drain: no zone or node is named %q (zones: %v)", target, n.zoneNames())
+	}
+	data, err := json.Marshal(drainOrder{target, undo})
+	if err != nil {
+		return nil, err
+	}
+	position, err := n.append(ctx, logDrain, data)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"target": target, "undo": undo, "position": position}, nil
+}
+
+func (n *node) knows(target string) bool {
+	for _, z := range n.routingZones() {
+		if z.Name == target {
+			return true
+		}
+		for _, node := range z.Nodes {
+			if node.ID == target {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (n *node) zoneNames() (names []string) {
+	for _, z := range n.routingZones() {
+		names = append(names, z.Name)
+	}
+	return names
+}
+
+// followDrains keeps the set of drained targets as the log says.
+func (n *node) followDrains(ctx context.Context) error {
+	return n.follow(ctx, logDrain, func(_ uint64, data []byte) {
+		var order drainOrder
+		if err := json.Unmarshal(data, &order); err != nil {
+			n.log.Error("drain log entry refused", "err", err)
+			return
+		}
+		n.drained.set(order)
+		n.log.Info("drain", "target", order.Target, "undo", order.Undo)
+	})
+}
+
+// drainSet is the zones and nodes that an operator took out. One follower writes, every answer reads.
+type drainSet struct {
+	targets atomic.Pointer[map[string]bool]
+}
+
+func newDrainSet() *drainSet {
+	d := &drainSet{}
+	d.targets.Store(&map[string]bool{})
+	return d
+}
+
+func (d *drainSet) set(order drainOrder) {
+	next := map[string]bool{}
+	for target := range *d.targets.Load() {
+		next[target] = true
+	}
+	if order.Undo {
+		delete(next, order.Target)
+	} else {
+		next[order.Target] = true
+	}
+	d.targets.Store(&next)
+}
+
+// has reports whether the zone or the node is drained.
+func (d *drainSet) has(zone, node string) bool {
+	targets := *d.targets.Load()
+	return len(targets) > 0 && (targets[zone] || targets[node])
+}
+
+func (d *drainSet) list() []string { return sortedKeys(*d.targets.Load()) }
