@@ -13,6 +13,7 @@ import (
 type exchange struct {
 	cancel context.CancelFunc // of the outgoing request's context
 	server *server
+	via    *http.Transport
 	idle   time.Duration
 	watch  watch
 	upload *uploadReader // nil without a request body
@@ -20,9 +21,9 @@ type exchange struct {
 }
 
 // newExchange makes one under way at s, and the context for its request, which ends with it.
-func newExchange(ctx context.Context, s *server, idle time.Duration) (context.Context, *exchange) {
-	ctx, cancel := context.WithCancel(ctx)
-	x := &exchange{cancel: cancel, server: s, idle: idle}
+func newExchange(req *http.Request, s *server, idle time.Duration) (context.Context, *exchange) {
+	ctx, cancel := context.WithCancel(req.Context())
+	x := &exchange{cancel: cancel, server: s, via: s.roundTripper(req), idle: idle}
 	x.watch.idle, x.watch.expire, x.watch.began = idle, cancel, time.Now()
 	s.inFlight.Add(1)
 	return ctx, x
@@ -33,6 +34,9 @@ func (x *exchange) end() {
 	if x.over.CompareAndSwap(false, true) {
 		x.watch.stop()
 		x.cancel()
+		if x.via != x.server.http.Load() && x.via != x.server.upgrades {
+			x.via.CloseIdleConnections() // renewed meanwhile
+		}
 		x.server.release()
 	}
 }

@@ -7,7 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,4 +198,58 @@ func TestTalkOneWayKeepsTheOtherOpen(t *testing.T) {
 			t.Errorf("got %q, %v, want 10", b, err)
 		}
 	})
+}
+
+// TestConnectionThatGoesSilentIsNotUsedAgain: the path of an established HTTP/2 connection dies without a word,
+// as when a NAT forgets it, while new connections work.
+func TestConnectionThatGoesSilentIsNotUsedAgain(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+	srv.Config.Protocols = new(http.Protocols)
+	srv.Config.Protocols.SetUnencryptedHTTP2(true)
+	srv.Start()
+	defer srv.Close()
+	var conns atomic.Int32
+	var frozen atomic.Bool // of the first connection
+	path := raw(t, func(c net.Conn) {
+		first := conns.Add(1) == 1
+		up, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			return
+		}
+		defer up.Close()
+		var back sync.WaitGroup
+		back.Go(func() { io.Copy(c, up) })
+		buf := make([]byte, 4096)
+		for {
+			n, err := c.Read(buf)
+			if err != nil {
+				break
+			}
+			if !first || !frozen.Load() {
+				up.Write(buf[:n])
+			}
+		}
+		up.Close()
+		back.Wait()
+	})
+	o := hasty(strings.Replace(path, "http://", "h2c://", 1))
+	o.Retries.Max = 0
+	p := pool(t, o)
+	for range 3 {
+		if _, _, err := get(t, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	frozen.Store(true)
+	if _, _, err := get(t, p); !errors.Is(err, origin.ErrTimeout) {
+		t.Fatalf("over the dead connection: %v, want %v", err, origin.ErrTimeout)
+	}
+	for range 3 {
+		if _, body, err := get(t, p); err != nil || body != "ok" {
+			t.Errorf("after it: %q, %v", body, err)
+		}
+	}
+	if n := conns.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
 }

@@ -33,15 +33,8 @@ type nameserver struct {
 func startDNS(t *testing.T, records map[string][]string) *nameserver {
 	t.Helper()
 	ns := &nameserver{records: records}
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	udp, tcp := bothPorts(t)
 	ns.addr = netip.MustParseAddrPort(udp.LocalAddr().String())
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, srv := range []*dns.Server{{PacketConn: udp, Handler: ns}, {Listener: tcp, Handler: ns}} {
 		done, started := make(chan error, 1), make(chan struct{})
 		srv.NotifyStartedFunc = func() { close(started) }
@@ -53,6 +46,24 @@ func startDNS(t *testing.T, records map[string][]string) *nameserver {
 		})
 	}
 	return ns
+}
+
+// bothPorts listens on one port of UDP and TCP that is free in both.
+func bothPorts(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp
+		}
+		udp.Close()
+	}
+	t.Fatal("no port is free in UDP and TCP")
+	return nil, nil
 }
 
 func (ns *nameserver) set(rcode int, records map[string][]string) {

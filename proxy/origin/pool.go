@@ -261,9 +261,14 @@ func (p *Pool) noServer() error {
 }
 
 // judge holds a failed attempt against the server. Connects are judged where they are made.
-func (p *Pool) judge(s *server, err error) {
-	if (errors.Is(err, ErrTimeout) || errors.Is(err, ErrBroken)) && !errors.Is(err, ErrConnect) {
-		p.blame(s)
+func (p *Pool) judge(x *exchange, err error) {
+	switch {
+	case errors.Is(err, ErrConnect):
+	case errors.Is(err, ErrTimeout):
+		x.server.renew(x.via, x.watch.began)
+		p.blame(x.server)
+	case errors.Is(err, ErrBroken):
+		p.blame(x.server)
 	}
 }
 

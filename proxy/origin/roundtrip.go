@@ -165,18 +165,19 @@ func idempotent(method string) bool {
 
 // attempt sends the request to one server and judges the server by what comes.
 func (p *Pool) attempt(req *http.Request, s *server, body *upload) (*http.Response, error) {
-	ctx, x := newExchange(req.Context(), s, p.cfg.Timeouts.Idle)
+	ctx, x := newExchange(req, s, p.cfg.Timeouts.Idle)
 	out := p.outgoing(ctx, req, s)
 	if body != nil {
 		x.send(out, body)
 	}
-	resp, err := s.roundTripper(out).RoundTrip(out)
+	resp, err := x.via.RoundTrip(out)
 	if err != nil {
 		err = p.failure(req, x, err)
+		p.judge(x, err)
 		x.end()
-		p.judge(s, err)
 		return nil, err
 	}
+	s.lastHead.Store(time.Now().UnixNano())
 	p.judgeStatus(s, resp.StatusCode)
 	x.receive(resp)
 	resp.Request = req

@@ -274,6 +274,7 @@ func TestCallersContextEndsTheRequest(t *testing.T) {
 		w.WriteHeader(http.StatusOK)
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
+		panic(http.ErrAbortHandler) // not an end of its own
 	}, func(t *testing.T, p *origin.Pool, _ string) {
 		ctx, cancel := context.WithCancel(t.Context())
 		resp, err := p.RoundTrip(request(t, http.MethodGet, nil).WithContext(ctx))

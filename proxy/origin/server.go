@@ -79,12 +79,14 @@ type server struct {
 	report   func(ok bool) // an outcome of real traffic
 	timeouts config.OriginTimeouts
 	metrics  *originMetrics
-	http     *http.Transport // h1 and h2, or h2c alone
-	upgrades *http.Transport // h1 alone, for requests with Upgrade
-	checkTLS *tls.Config     // for checks by https
+	make     func() *http.Transport         // of the kind in http
+	http     atomic.Pointer[http.Transport] // h1 and h2, or h2c alone
+	upgrades *http.Transport                // h1 alone, for requests with Upgrade
+	checkTLS *tls.Config                    // for checks by https
 
 	inFlight atomic.Int64
 	retired  atomic.Bool
+	lastHead atomic.Int64 // when a response's head last came, Unix nanoseconds
 	failed   atomic.Bool  // the last connection attempt failed
 	nextTry  atomic.Int64 // when another may be made while down, Unix nanoseconds
 }
@@ -95,17 +97,22 @@ func newServer(origin string, k key, t config.OriginTimeouts, m material, tlsNam
 		origin: origin, timeouts: t, metrics: metrics,
 	}
 	s.id = origin + " " + s.name
-	s.http = s.transport(m.forServer(tlsName, "h2", "http/1.1"))
-	s.upgrades = s.http
+	config := m.forServer(tlsName, "h2", "http/1.1")
+	s.make = func() *http.Transport { return s.transport(config) }
+	s.upgrades = s.make()
 	switch k.Scheme {
 	case "https":
 		s.upgrades = s.transport(m.forServer(tlsName, "http/1.1"))
 		s.checkTLS = m.forServer(tlsName)
 	case "h2c":
-		s.upgrades = s.transport(nil)
-		s.http.Protocols = new(http.Protocols)
-		s.http.Protocols.SetUnencryptedHTTP2(true)
+		s.make = func() *http.Transport {
+			t := s.transport(nil)
+			t.Protocols = new(http.Protocols)
+			t.Protocols.SetUnencryptedHTTP2(true)
+			return t
+		}
 	}
+	s.http.Store(s.make())
 	return s
 }
 
@@ -133,7 +140,16 @@ func (s *server) roundTripper(req *http.Request) *http.Transport {
 	if req.Header.Get("Upgrade") != "" {
 		return s.upgrades
 	}
-	return s.http
+	return s.http.Load()
+}
+
+// renew puts a new transport in the place of one whose connections have stopped to answer. HTTP/2 would go on to
+// send requests over a dead connection until TCP gives up, a quarter of an hour later. It is left alone when
+// another answer came since the request began: then it was the request.
+func (s *server) renew(dead *http.Transport, began time.Time) {
+	if dead != s.upgrades && s.lastHead.Load() < began.UnixNano() && s.http.CompareAndSwap(dead, s.make()) {
+		dead.CloseIdleConnections()
+	}
 }
 
 // mayConnect reports whether a connection may be attempted now: always while the server is up or its last
@@ -219,7 +235,7 @@ func (s *server) retire() {
 }
 
 func (s *server) closeIdle() {
-	s.http.CloseIdleConnections()
+	s.http.Load().CloseIdleConnections()
 	s.upgrades.CloseIdleConnections()
 }
 
