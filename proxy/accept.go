@@ -51,7 +51,7 @@ func (p *Proxy) greet(c *conn) {
 func (p *Proxy) handshake(c *conn) net.Conn {
 	ctx, cancel := context.WithTimeout(context.Background(), p.limits.Handshake)
 	defer cancel()
-	secure := tls.Server(c, p.deps.Certs.TLSConfig())
+	secure := tls.Server(c, p.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		p.metrics.refusedConns[connTLS].Inc()
 		p.log.Debug("TLS handshake", "client", c.client, "err", err)

@@ -4,17 +4,17 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/nearzone/nearzone/config"
+	"github.com/nearzone/nearzone/proxy/certs"
 )
 
 // writeCertificate makes a self-signed certificate for play.example.com.
@@ -46,16 +46,11 @@ func writeCertificate(t *testing.T, dir string) config.Certificate {
 	return pair
 }
 
-type fakeCerts struct{ tls *tls.Config }
-
-func (f fakeCerts) TLSConfig() *tls.Config                       { return f.tls }
-func (f fakeCerts) HTTPChallenge(next http.Handler) http.Handler { return next }
-
-func newCerts(t *testing.T, cfg *config.Config) fakeCerts {
+func newCerts(t *testing.T, cfg *config.Config) *certs.Certs {
 	t.Helper()
-	c, err := tls.LoadX509KeyPair(cfg.TLS.Certificates[0].Cert, cfg.TLS.Certificates[0].Key)
+	c, err := certs.New(cfg, certs.Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fakeCerts{&tls.Config{Certificates: []tls.Certificate{c}, NextProtos: []string{"h2", "http/1.1"}}}
+	return c
 }

@@ -162,10 +162,14 @@ func (p *Proxy) sampleEvery(ctx context.Context, interval time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			for _, c := range p.conns.all() {
-				c.sample()
-			}
+			p.sampleAll()
 		}
+	}
+}
+
+func (p *Proxy) sampleAll() {
+	for _, c := range p.conns.all() {
+		c.sample()
 	}
 }
 

@@ -73,6 +73,7 @@ func (p *Proxy) swapDoors(doors map[doorKey]*door) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	closeUnless(p.doors, doors)
+	p.pending = nil
 	if p.serving {
 		for key, d := range doors {
 			if p.doors[key] != d {
@@ -98,7 +99,8 @@ func (p *Proxy) closeDoors() {
 	defer p.mu.Unlock()
 	p.serving = false
 	closeUnless(p.doors, nil)
-	p.doors = nil
+	closeUnless(p.pending, p.doors)
+	p.doors, p.pending = nil, nil
 }
 
 // acceptAt accepts until the door is closed. Errors of the moment, as no descriptor left, only slow it down.

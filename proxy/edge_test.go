@@ -1,9 +1,7 @@
 package proxy_test
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -52,15 +50,21 @@ func TestSamples(t *testing.T) {
 		r, _ := http.NewRequest("GET", base+"/api/x", nil)
 		r.Host = "play.example.com"
 		e.do(c, r)
+		e.SampleAll()
+		e.SampleAll() // nothing has moved since
+		if got := seen.len(); got != before+1 {
+			t.Errorf("%d samples while open, want 1", got-before)
+		}
+		e.do(c, r)
 		c.CloseIdleConnections()
-		eventually(t, "a sample at close", func() bool { return seen.len() == before+1 })
+		eventually(t, "a sample at close", func() bool { return seen.len() == before+2 })
 	})
 	for _, s := range seen.all {
 		if s != "127.0.0.1 true" {
 			t.Errorf("sample %s", s)
 		}
 	}
-	if got := e.metric("nearzone_proxy_samples_total"); got != 4 {
+	if got := e.metric("nearzone_proxy_samples_total"); got != 8 {
 		t.Errorf("samples = %v", got)
 	}
 
@@ -233,184 +237,6 @@ func TestBeacon(t *testing.T) {
 	without := start(t, app(t, o.URL))
 	if res, _ := without.do(c, without.request("POST", "/.nearzone/beacon", `{"zone": "a", "rtt_ms": 5}`)); res.StatusCode != 404 {
 		t.Errorf("where nobody wants reports: %d, want 404", res.StatusCode)
-	}
-}
-
-func TestAccessLog(t *testing.T) {
-	o := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "max-age=60")
-		io.WriteString(w, "hello")
-	})
-	e := start(t, app(t, o.URL))
-	r := e.request("GET", "/a%20b?c=d", "", "User-Agent", "a \"quoted\"\tagent \xff", "Referer", "http://x/")
-	e.do(e.client(), r)
-	e.do(e.client(), e.request("GET", "/a%20b?c=d", ""))
-	e.do(e.client(), e.request("GET", "/", "", "Host", "unknown.example"))
-	eventually(t, "three lines", func() bool { return strings.Count(e.access.String(), "\n") == 3 })
-	var lines []map[string]any
-	for line := range strings.Lines(e.access.String()) {
-		var one map[string]any
-		if err := json.Unmarshal([]byte(line), &one); err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		lines = append(lines, one)
-	}
-	for i, want := range []map[string]any{
-		{
-			"client": "127.0.0.1", "zone": "us-west-2-lax-1a", "node": "node-1", "site": "play", "method": "GET", "host": "play.example.com",
-			"path": "/a%20b?c=d", "proto": "HTTP/1.1", "status": 200.0, "bytes": 5.0, "cache": "miss", "reason": "uri-miss", "origin": "app",
-			"ua": "a \"quoted\"\tagent \ufffd", "referer": "http://x/",
-		},
-		{"cache": "hit", "reason": "fresh", "status": 200.0, "upstream_ms": nil},
-		{"status": 421.0, "reason": "unknown_host", "site": nil, "origin": nil, "host": "unknown.example", "cache": nil},
-	} {
-		for name, value := range want {
-			if lines[i][name] != value {
-				t.Errorf("line %d: %s is %v, want %v", i, name, lines[i][name], value)
-			}
-		}
-		if _, err := time.Parse(time.RFC3339, fmt.Sprint(lines[i]["time"])); err != nil {
-			t.Errorf("line %d: time: %v", i, err)
-		}
-		if lines[i]["request_id"] == nil || lines[i]["duration_ms"] == nil {
-			t.Errorf("line %d: %v", i, lines[i])
-		}
-	}
-	if took, _ := lines[0]["upstream_ms"].(float64); took <= 0 {
-		t.Errorf("upstream_ms %v", lines[0]["upstream_ms"])
-	}
-}
-
-func TestAccessLogHidesClients(t *testing.T) {
-	o := serve(t, echo)
-	for how, want := range map[string]string{"full": `"client":"127.0.0.1"`, "prefix": `"client":"127.0.0.0/24"`, "none": `"zone"`} {
-		cfg := app(t, o.URL)
-		cfg.Log.Client = how
-		e := start(t, cfg)
-		e.do(e.client(), e.request("GET", "/api/x", ""))
-		eventually(t, "a line with "+want, func() bool { return strings.Contains(e.access.String(), want) })
-		if how == "none" && strings.Contains(e.access.String(), "127.0.0") {
-			t.Errorf("%s: %s", how, e.access.String())
-		}
-	}
-}
-
-// stuck is a log that nobody reads.
-type stuck struct{ until chan struct{} }
-
-func (s stuck) Write(p []byte) (int, error) {
-	<-s.until
-	return len(p), nil
-}
-
-func TestAccessLogNeverBlocks(t *testing.T) {
-	o := serve(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Cache-Control", "max-age=60") })
-	release := make(chan struct{})
-	e := start(t, app(t, o.URL), func(d *proxy.Deps) { d.Access = stuck{release} })
-	defer close(release)
-	c := e.dial()
-	br := bufio.NewReader(c)
-	for range 5000 {
-		io.WriteString(c, "GET /x HTTP/1.1\r\nHost: play.example.com\r\n\r\n")
-		res, err := http.ReadResponse(br, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.Copy(io.Discard, res.Body)
-	}
-	if e.metric("nearzone_proxy_access_log_dropped_lines_total") == 0 {
-		t.Error("no line was dropped")
-	}
-}
-
-func TestSlowClients(t *testing.T) {
-	endless := bytes.Repeat([]byte("x"), 1<<20)
-	o := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
-		if r.URL.Path != "/api/endless" {
-			return
-		}
-		for {
-			if _, err := w.Write(endless); err != nil {
-				return
-			}
-		}
-	})
-	cfg := app(t, o.URL)
-	tlsOn := withTLS(t, cfg)
-	limits := proxy.Limits{Head: 200 * time.Millisecond, Handshake: 200 * time.Millisecond, Idle: 300 * time.Millisecond, Body: 200 * time.Millisecond, Stall: 300 * time.Millisecond}
-	e := start(t, cfg, tlsOn, func(d *proxy.Deps) { d.Limits = limits })
-	for _, tc := range []struct{ name, sent, codes string }{
-		{"nothing", "", ""},
-		{"half a head", "GET / HTTP/1.1\r\nHost:", "408"},
-		{"idle after a request", "GET /api/x HTTP/1.1\r\nHost: play.example.com\r\n\r\n", "200"},
-		{"half a body", "POST /api/x HTTP/1.1\r\nHost: play.example.com\r\nContent-Length: 10\r\n\r\nhalf", "408"},
-		{"half a chunk", "POST /cached HTTP/1.1\r\nHost: play.example.com\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha", "408"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			c := e.dial()
-			io.WriteString(c, tc.sent)
-			if got := answersOn(c); got != tc.codes {
-				t.Errorf("answered %q, want %q", got, tc.codes)
-			}
-		})
-	}
-	t.Run("TLS handshake", func(t *testing.T) {
-		c, err := net.Dial("tcp", e.secure)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(5 * time.Second))
-		if got, err := io.ReadAll(c); err != nil || len(got) > 0 {
-			t.Errorf("read %q, %v, want the end", got, err)
-		}
-	})
-	t.Run("takes nothing", func(t *testing.T) {
-		everyProtocol(t, e, func(t *testing.T, c *http.Client, base string, _ int) {
-			r, _ := http.NewRequest("GET", base+"/api/endless", nil)
-			r.Host = "play.example.com"
-			res, err := c.Do(r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer res.Body.Close()
-			eventually(t, "the request is given up", func() bool { return strings.Count(e.access.String(), "/api/endless") > 0 })
-			if _, err := io.Copy(io.Discard, res.Body); err == nil {
-				t.Error("the cut answer looks whole")
-			}
-		})
-	})
-	t.Run("slow but alive", func(t *testing.T) {
-		c := e.dial()
-		io.WriteString(c, "POST /api/x HTTP/1.1\r\nHost: play.example.com\r\nContent-Length: 10\r\nConnection: close\r\n\r\n")
-		tick := time.NewTicker(limits.Body / 2)
-		defer tick.Stop()
-		for range 10 {
-			<-tick.C
-			io.WriteString(c, "x")
-		}
-		if got := answersOn(c); got != "200" {
-			t.Errorf("answered %q, want 200", got)
-		}
-	})
-}
-
-func TestConnectionCap(t *testing.T) {
-	o := serve(t, echo)
-	e := start(t, app(t, o.URL), func(d *proxy.Deps) { d.Limits.Conns = 3 })
-	var conns []net.Conn
-	for range 3 {
-		conns = append(conns, e.dial())
-	}
-	eventually(t, "three connections", func() bool { return e.metric("nearzone_proxy_connections{transport=tcp}") == 3 })
-	if got := e.raw("GET /.nearzone/health HTTP/1.1\r\nHost: x\r\n\r\n"); got != "" {
-		t.Errorf("the fourth connection was answered: %q", got)
-	}
-	conns[0].Close()
-	eventually(t, "there is room again", func() bool { return e.metric("nearzone_proxy_connections{transport=tcp}") == 2 })
-	if got := e.raw("GET /.nearzone/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
-		t.Errorf("with room again: %q", got)
 	}
 }
 

@@ -13,6 +13,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/nearzone/nearzone/config"
 	"github.com/nearzone/nearzone/proxy/cache"
+	"github.com/nearzone/nearzone/proxy/certs"
 	"github.com/nearzone/nearzone/proxy/lane"
 	"github.com/nearzone/nearzone/proxy/origin"
 )
@@ -36,7 +38,7 @@ type Deps struct {
 	Zone, Node string
 	Cache      *cache.Cache
 	Origins    *origin.Set
-	Certs      Certificates // needed with listen.https
+	Certs      *certs.Certs // needed with listen.https
 
 	// Observe gets round-trip times of clients that are connected directly; nil: nobody wants them.
 	Observe func(client netip.Addr, rtt time.Duration)
@@ -64,6 +66,7 @@ type Proxy struct {
 	conns   registry
 	feed    *feed
 	server  *http.Server
+	tls     *tls.Config        // one for all connections: it has the session tickets' keys
 	abandon context.CancelFunc // ends the context of every request
 	buffers bufferPool
 
@@ -74,6 +77,7 @@ type Proxy struct {
 
 	mu      sync.Mutex // guards doors and serving, and makes reloads one after the other
 	doors   map[doorKey]*door
+	pending map[doorKey]*door // of the last Reload, until its apply
 	serving bool
 	doorsWG sync.WaitGroup // accept loops and the connections they have not handed on
 }
@@ -115,6 +119,9 @@ func newProxy(d Deps) *Proxy {
 	p.gate = lane.NewGate(lane.Options{Log: d.Log, Reg: d.Reg, MaxHead: p.limits.HeadBytes, HeadTimeout: p.limits.Head, H2C: true})
 	p.conns.open = map[*conn]struct{}{}
 	p.server = p.newServer()
+	if d.Certs != nil {
+		p.tls = d.Certs.TLSConfig()
+	}
 	return p
 }
 
@@ -175,7 +182,7 @@ func (p *Proxy) handler() http.Handler {
 
 // Reload makes cfg ready and binds addresses that are new; apply takes it into use. Requests under way keep the
 // configuration they began with, connections go on, listeners whose address stays are kept. Without a call of
-// apply the new listeners stay open and unused until the next Reload.
+// apply, new listeners stay open and unused until the next Reload; only the latest apply is of use.
 func (p *Proxy) Reload(cfg *config.Config) (apply func(), err error) {
 	st, err := p.newState(cfg)
 	if err != nil {
@@ -183,8 +190,12 @@ func (p *Proxy) Reload(cfg *config.Config) (apply func(), err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.finished.Load() {
+		return nil, errors.New("reload: the edge has stopped")
+	}
+	closeUnless(p.pending, p.doors)
 	doors, err := p.bind(cfg, p.doors)
-	if err != nil {
+	if p.pending = doors; err != nil {
 		return nil, err
 	}
 	return func() {
@@ -202,9 +213,3 @@ func (p *Proxy) Draining() bool { return p.draining.Load() }
 
 // Undrain takes Drain back.
 func (p *Proxy) Undrain() { p.draining.Store(false) }
-
-// Certificates pending.
-type Certificates interface {
-	TLSConfig() *tls.Config
-	HTTPChallenge(http.Handler) http.Handler
-}

@@ -195,6 +195,30 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// TestReloadGivenUp: another part of the node refused the configuration, so apply was never called.
+func TestReloadGivenUp(t *testing.T) {
+	o := serve(t, echo)
+	cfg := app(t, o.URL)
+	cfg.Listen.HTTP = fixedPort(t)
+	e := start(t, cfg)
+	next := app(t, o.URL)
+	next.Listen.HTTP = fixedPort(t)
+	if _, err := e.Reload(next); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.reload(next); err != nil {
+		t.Fatalf("the second attempt: %v", err)
+	}
+	e.addr = next.Listen.HTTP
+	if res, _ := e.do(e.client(), e.request("GET", "/api/x", "")); res.StatusCode != 200 {
+		t.Errorf("the new address: %d", res.StatusCode)
+	}
+	e.stop()
+	if _, err := e.Reload(cfg); err == nil {
+		t.Error("Reload after the end gave no error")
+	}
+}
+
 func TestListenNamesTheKey(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -82,19 +82,28 @@ func (f fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
 // newPass forwards what the cache has no part in: unbuffered, upgrades and trailers included.
 func (p *Proxy) newPass(u *upstream) http.Handler {
 	return &httputil.ReverseProxy{
-		Rewrite:       rewrite,
-		Transport:     timed{u},
-		FlushInterval: -1,
-		BufferPool:    &p.buffers,
-		ErrorLog:      p.server.ErrorLog,
-		ErrorHandler:  passFailed,
-		ModifyResponse: func(res *http.Response) error {
-			if x := exchangeOf(res.Request.Context()); x != nil && x.out.Status != "" { // else the cache does it
-				res.Header["Cache-Status"] = []string{joined(res.Header["Cache-Status"], x.cacheStatus())}
-			}
-			return nil
-		},
+		Rewrite:        rewrite,
+		Transport:      timed{u},
+		FlushInterval:  -1,
+		BufferPool:     &p.buffers,
+		ErrorLog:       p.server.ErrorLog,
+		ErrorHandler:   passFailed,
+		ModifyResponse: passing,
 	}
+}
+
+// passing takes notice of an answer that is about to go past the cache.
+func passing(res *http.Response) error {
+	x := exchangeOf(res.Request.Context())
+	if x == nil {
+		return nil
+	}
+	if x.out.Status != "" { // else the cache says it
+		res.Header["Cache-Status"] = []string{joined(res.Header["Cache-Status"], x.cacheStatus())}
+	}
+	// A gRPC error is a lone HEADERS frame with END_STREAM (Trailers-Only); in two frames it is none.
+	x.w.empty = res.ContentLength == 0 && len(res.Trailer) == 0
+	return nil
 }
 
 // rewrite puts back what httputil.ReverseProxy takes out or changes: what is there now, the edge has set, and the

@@ -17,12 +17,14 @@ type writer struct {
 	status int // 0 before the head
 	bytes  int64
 	stall  *time.Timer // HTTP/2 only
+	old    bool        // HTTP/1.0, which knows no 1xx (RFC 9110 §15.2)
+	empty  bool        // the answer ends with its head: no flush may tear them apart
 	cached bool        // the cache answers
 	muted  bool        // its answer has been replaced, what else it says is not heard
 }
 
 func newWriter(x *exchange, w http.ResponseWriter, r *http.Request) *writer {
-	out := &writer{ResponseWriter: w, x: x, rc: http.NewResponseController(w)}
+	out := &writer{ResponseWriter: w, x: x, rc: http.NewResponseController(w), old: !r.ProtoAtLeast(1, 1)}
 	if r.ProtoMajor == 2 {
 		out.stall = time.AfterFunc(x.p.limits.Stall, out.cut)
 		out.stall.Stop()
@@ -49,6 +51,9 @@ func (w *writer) finish() {
 }
 
 func (w *writer) WriteHeader(status int) {
+	if status < 200 && w.old {
+		return
+	}
 	var page []byte
 	if status >= 200 && w.status == 0 {
 		h := w.Header()
@@ -88,6 +93,9 @@ func (w *writer) Write(b []byte) (int, error) {
 func (w *writer) FlushError() error {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
+	}
+	if w.empty {
+		return nil
 	}
 	if w.stall != nil {
 		w.stall.Reset(w.x.p.limits.Stall)
