@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/nearzone/nearzone/config"
@@ -18,7 +19,16 @@ type doorKey struct {
 // door is one listener.
 type door struct {
 	doorKey
-	ln net.Listener
+	ln     net.Listener
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (d *door) close() {
+	d.once.Do(func() {
+		close(d.closed)
+		d.ln.Close()
+	})
 }
 
 // bind opens what cfg listens on, keeping those of open that it still wants. On an error nothing has changed.
@@ -40,7 +50,7 @@ func (p *Proxy) bind(cfg *config.Config, open map[doorKey]*door) (map[doorKey]*d
 			closeUnless(doors, open)
 			return nil, fmt.Errorf("%s %q: %w", want.name, want.address, err)
 		}
-		doors[want.doorKey] = &door{want.doorKey, ln}
+		doors[want.doorKey] = &door{doorKey: want.doorKey, ln: ln, closed: make(chan struct{})}
 	}
 	return doors, nil
 }
@@ -49,7 +59,7 @@ func (p *Proxy) bind(cfg *config.Config, open map[doorKey]*door) (map[doorKey]*d
 func closeUnless(doors, keep map[doorKey]*door) {
 	for key, d := range doors {
 		if keep[key] != d {
-			d.ln.Close()
+			d.close()
 		}
 	}
 }
@@ -118,8 +128,12 @@ func (p *Proxy) acceptAt(d *door) {
 		default:
 			p.metrics.refusedConns[connAccept].Inc()
 			p.log.Warn("accept", "address", d.address, "err", err)
-			time.Sleep(wait) // bounded by most; closing the door is noticed right after
-			wait = min(2*wait, most)
+			select {
+			case <-time.After(wait):
+				wait = min(2*wait, most)
+			case <-d.closed:
+				return
+			}
 		}
 	}
 }

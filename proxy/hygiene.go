@@ -44,9 +44,9 @@ func dropHopByHop(h http.Header) {
 }
 
 // upgradeOf is the protocol a request wants to change to, empty if none. HTTP/2 by Upgrade is not offered: it would
-// carry requests that nobody here has looked at.
+// carry requests that nobody here has looked at. HTTP/1.0 has none (RFC 9110 §7.8).
 func upgradeOf(r *http.Request) string {
-	if r.ProtoMajor != 1 || !hasToken(r.Header["Connection"], "upgrade") {
+	if r.ProtoMajor != 1 || r.ProtoMinor < 1 || !hasToken(r.Header["Connection"], "upgrade") {
 		return ""
 	}
 	u := strings.TrimSpace(strings.Join(r.Header["Upgrade"], ","))

@@ -323,6 +323,21 @@ func TestStop(t *testing.T) {
 		}
 		<-stopped
 	})
+	t.Run("idle connections hold nothing up", func(t *testing.T) {
+		o := serve(t, echo)
+		cfg := app(t, o.URL)
+		tlsOn := withTLS(t, cfg)
+		e := start(t, cfg, tlsOn)
+		everyProtocol(t, e, func(t *testing.T, c *http.Client, base string, _ int) {
+			r, _ := http.NewRequest("GET", base+"/.nearzone/health", nil)
+			e.do(c, r)
+		})
+		began := time.Now()
+		e.stop()
+		if took := time.Since(began); took > 2500*time.Millisecond {
+			t.Errorf("Run ended after %v", took)
+		}
+	})
 	t.Run("a tunnel is waited for, then cut", func(t *testing.T) {
 		o := serve(t, echoWebSocket)
 		cfg := app(t, o.URL)

@@ -94,8 +94,7 @@ func (x *exchange) end(r *http.Request) {
 	cause := recover()
 	abort := cause == http.ErrAbortHandler
 	if cause != nil && !abort {
-		x.p.metrics.panics.Inc()
-		x.p.log.Error("panic in a request", "request", x.id, "host", r.Host, "path", r.URL.Path, "err", fmt.Sprint(cause), "stack", string(debug.Stack()))
+		x.p.panicked(cause, "request", x.id, "host", r.Host, "path", r.URL.Path)
 		if abort = x.w.begun(); !abort {
 			x.fail(http.StatusInternalServerError, "something went wrong here")
 		}
@@ -106,6 +105,12 @@ func (x *exchange) end(r *http.Request) {
 	if abort {
 		panic(http.ErrAbortHandler) // half an answer: cut it off, so that nobody takes it for whole
 	}
+}
+
+// panicked notes a panic that has been recovered from.
+func (p *Proxy) panicked(cause any, of ...any) {
+	p.metrics.panics.Inc()
+	p.log.Error("panic", append(of, "err", fmt.Sprint(cause), "stack", string(debug.Stack()))...)
 }
 
 // finished takes the outcome of an answer that is about to be cut off.

@@ -301,6 +301,15 @@ func TestPanicIsOneRequests(t *testing.T) {
 	if got := e.metric("nearzone_proxy_panics_total"); got != 1 {
 		t.Errorf("panics = %v", got)
 	}
+	worse := start(t, cfg, func(d *proxy.Deps) { d.Origins = nil })
+	for path, code := range map[string]int{"/api/x": 500, "/cached": 502} {
+		if res, body := worse.do(c, worse.request("GET", path, "")); res.StatusCode != code {
+			t.Errorf("%s without origins: %d %q, want %d", path, res.StatusCode, body, code)
+		}
+	}
+	if got := worse.metric("nearzone_proxy_panics_total"); got != 2 {
+		t.Errorf("panics = %v, want 2", got)
+	}
 }
 
 func TestOptionsAndMaxForwards(t *testing.T) {

@@ -63,16 +63,23 @@ func (u *upstream) clean(r *http.Request, res *http.Response) (*http.Response, e
 	return res, nil
 }
 
-// fetcher is upstream for the cache: an origin with via is asked there first.
+// fetcher is upstream for the cache: an origin with via is asked there first. It runs outside of any handler, where
+// a panic would end the process.
 type fetcher struct{ *upstream }
 
-func (f fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
+func (f fetcher) RoundTrip(r *http.Request) (res *http.Response, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			f.p.panicked(cause, "host", r.Host, "path", r.URL.Path)
+			res, err = nil, fmt.Errorf("panic in a fetch: %v", cause)
+		}
+	}()
 	if f.via != nil {
 		if res := f.via.ask(f.outgoing(r)); res != nil {
 			return f.clean(r, res)
 		}
 	}
-	res, err := f.upstream.RoundTrip(r)
+	res, err = f.upstream.RoundTrip(r)
 	if x := exchangeOf(r.Context()); x != nil && err != nil && errors.Is(err, origin.ErrNoServer) {
 		x.noServer.Store(true)
 	}
