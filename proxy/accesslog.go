@@ -16,7 +16,7 @@ import (
 const (
 	logQueue  = 4096 // lines that may wait; at 400 bytes a line less than 2 MiB
 	logBuffer = 64 << 10
-	logFlush  = time.Second // the longest a line stays unwritten
+	logFlush  = 100 * time.Millisecond // how long a line may wait for others to be written with
 )
 
 // accessLog writes one JSON object a line. Requests never wait for it: lines that find the queue full are dropped
@@ -41,15 +41,18 @@ func (l *accessLog) run(ctx context.Context) {
 		return
 	}
 	out := bufio.NewWriterSize(l.w, logBuffer)
-	defer out.Flush()
-	tick := time.NewTicker(logFlush)
-	defer tick.Stop()
+	defer l.flush(out)
+	var due <-chan time.Time // nil while nothing is buffered
 	for {
 		select {
 		case line := <-l.queue:
 			l.put(out, line)
-		case <-tick.C:
-			out.Flush()
+			if due == nil {
+				due = time.After(logFlush)
+			}
+		case <-due:
+			due = nil
+			l.flush(out)
 		case <-ctx.Done():
 			for {
 				select {
@@ -63,16 +66,23 @@ func (l *accessLog) run(ctx context.Context) {
 	}
 }
 
-// put writes a line, and lets it out when no other waits: a log that is watched shows it at once.
 func (l *accessLog) put(out *bufio.Writer, line *[]byte) {
 	if _, err := out.Write(*line); err != nil {
-		l.metrics.logDropped.Inc()
-		out.Reset(l.w) // a bufio.Writer would never write again
+		l.lost(out)
 	}
 	l.lines.Put(line)
-	if len(l.queue) == 0 {
-		out.Flush()
+}
+
+func (l *accessLog) flush(out *bufio.Writer) {
+	if out.Flush() != nil {
+		l.lost(out)
 	}
+}
+
+// lost counts a failed write, as of one line, and goes on: a bufio.Writer that has failed would never write again.
+func (l *accessLog) lost(out *bufio.Writer) {
+	l.metrics.logDropped.Inc()
+	out.Reset(l.w)
 }
 
 // write queues the line of a request that is over.
