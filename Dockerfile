@@ -9,8 +9,8 @@ RUN go mod download
 COPY . .
 ARG VERSION=dev
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/usr/bin/nearzone ./cmd/nearzone \
- && setcap cap_net_bind_service,cap_net_raw+ep /out/usr/bin/nearzone \
- && install -d -o 65532 -g 65532 /out/var/lib/nearzone /out/var/cache/nearzone /out/tmp \
+ && setcap cap_net_bind_service+ep /out/usr/bin/nearzone \
+ && install -d -o 65532 -g 65532 /out/var/lib/nearzone /out/var/cache/nearzone && install -d -m 1777 /out/tmp \
  && install -D /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ca-certificates.crt \
  && install -D examples/quickstart.yaml /out/etc/nearzone/nearzone.yaml
 

@@ -68,7 +68,7 @@ func TestDemo(t *testing.T) {
 	} else {
 		res.Body.Close()
 	}
-	f.eventually(5*time.Second, "the demo says what happens", func() bool { return strings.Count(out.String(), "simulated viewer in") >= 3 })
+	f.eventually(15*time.Second, "the demo says what happens", func() bool { return strings.Count(out.String(), "simulated viewer in") >= 3 })
 
 	stop()
 	select {

@@ -293,7 +293,7 @@ func (f *testFleet) explain(client string) routing.Explanation {
 
 var testClient = &http.Client{
 	Transport: &http.Transport{DisableKeepAlives: true},
-	Timeout:   10 * time.Second,
+	Timeout:   30 * time.Second,
 }
 
 // freeAddr is an address of host whose port nobody holds now, for TCP and UDP.
