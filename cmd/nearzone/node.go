@@ -7,12 +7,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/nearzone/nearzone/admin"
 	"github.com/nearzone/nearzone/config"
@@ -29,6 +26,8 @@ import (
 	"github.com/nearzone/nearzone/routing/dnsserver"
 	"github.com/nearzone/nearzone/routing/geo"
 	"github.com/nearzone/nearzone/routing/latency"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
 // node is one running nearzone: every room, joined here and nowhere else. Bytes flow through proxy, places through
@@ -42,6 +41,7 @@ type node struct {
 	load    func() (*config.Config, error) // reads the configuration again; nil when it cannot change
 	config  atomic.Pointer[config.Config]
 
+	metrics   *metrics
 	access    *accessLog
 	fleet     *fleet.Fleet
 	checker   *healthcheck.Checker
@@ -62,6 +62,7 @@ type node struct {
 	admin     *admin.Server     // nil with admin.listen: off
 	identity  *localzone.Identity
 	leaving   atomic.Bool
+	reloading sync.Mutex // held while the configuration is read again and swapped
 }
 
 // nodeOptions is what a node needs beyond its configuration.
@@ -79,6 +80,7 @@ func newNode(cfg *config.Config, o nodeOptions) (n *node, err error) {
 	}
 	n.config.Store(cfg)
 	n.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n.metrics = newMetrics(n.reg)
 	sockets := &binder{}
 	defer func() {
 		if err != nil {
@@ -107,6 +109,7 @@ func (n *node) buildFleet(cfg *config.Config, _ *binder) (err error) {
 	n.health = newHealthShare(n)
 	n.checker = healthcheck.NewChecker(n.log, func(string, bool) { n.health.changed() })
 	n.checker.Set(peerTargets(cfg))
+	n.reg.MustRegister(n.checker.Collector("peers"), n.quorum.Collector())
 	n.drained = newDrainSet()
 	return nil
 }
@@ -169,138 +172,71 @@ func (n *node) buildDoors(cfg *config.Config, b *binder) (err error) {
 	return err
 }
 
-// Run serves until ctx ends and everything it started has ended, or until one part fails.
+// Run serves until ctx ends and everything it started has ended, or until one part fails. The doors close first:
+// requests that are under way still find cache, origins and fleet behind them.
 func (n *node) Run(ctx context.Context) error {
 	defer n.access.close()
-	g, ctx := errgroup.WithContext(ctx)
-	parts := map[string]func(context.Context) error{
-		"fleet": n.fleet.Run, "health checks": n.checker.Run, "health views": n.health.Run, "origins": n.origins.Run,
-		"cache": n.cache.Run, "proxy": n.proxy.Run, "streams": n.streams.Run, "router": n.router.Run,
-		"estimates": n.shareEstimates, "probes": n.prober.Run, "purge log": n.followPurges, "drain log": n.followDrains,
-		"identity": n.identity.Run,
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	inside, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	behind := runAll(inside, n.behindDoors(), fail)
+	doors := runAll(ctx, n.doors(), fail)
+	doors.Wait()
+	stop()
+	behind.Wait()
+	if failed := (*partError)(nil); errors.As(context.Cause(ctx), &failed) {
+		return failed
 	}
-	if n.certs != nil {
-		parts["certificates"] = n.certs.Run
-	}
+	return nil
+}
+
+type parts map[string]func(context.Context) error
+
+// doors are the parts that clients come in by.
+func (n *node) doors() parts {
+	doors := parts{"proxy": n.proxy.Run, "streams": n.streams.Run}
 	if n.dns != nil {
-		parts["dns"] = n.dns.Run
+		doors["dns"] = n.dns.Run
 	}
 	if n.admin != nil {
-		parts["admin"] = n.admin.Run
+		doors["admin"] = n.admin.Run
 	}
-	for name, part := range parts {
-		g.Go(func() error {
+	return doors
+}
+
+func (n *node) behindDoors() parts {
+	rooms := parts{
+		"fleet": n.fleet.Run, "health checks": n.checker.Run, "health views": n.health.Run, "origins": n.origins.Run,
+		"cache": n.cache.Run, "router": n.router.Run, "estimates": n.shareEstimates, "probes": n.prober.Run,
+		"purge log": n.followPurges, "drain log": n.followDrains, "identity": n.identity.Run,
+	}
+	if n.certs != nil {
+		rooms["certificates"] = n.certs.Run
+	}
+	return rooms
+}
+
+// partError is why a node ended although nobody told it to.
+type partError struct {
+	part string
+	err  error
+}
+
+func (e *partError) Error() string { return e.part + ": " + e.err.Error() }
+func (e *partError) Unwrap() error { return e.err }
+
+// runAll runs parts until ctx ends; the first that fails is told to fail.
+func runAll(ctx context.Context, all parts, fail context.CancelCauseFunc) *sync.WaitGroup {
+	var running sync.WaitGroup
+	for name, part := range all {
+		running.Go(func() {
 			if err := part(ctx); err != nil && !errors.Is(err, context.Canceled) {
-				return fmt.Errorf("%s: %w", name, err)
+				fail(&partError{name, err})
 			}
-			return nil
 		})
 	}
-	return g.Wait()
-}
-
-// Reload reads the configuration again and swaps every part at once, or none: all new values are built before the
-// first is put in place. What cannot change while running is refused by name.
-func (n *node) Reload() error {
-	if n.load == nil {
-		return errors.New("this node has no configuration file to read again")
-	}
-	cfg, err := n.load()
-	if err != nil {
-		return err
-	}
-	old := n.config.Load()
-	if err := unchangeable(old, cfg); err != nil {
-		return err
-	}
-	var apply []func()
-	for _, prepare := range n.reloaders() {
-		swap, err := prepare(cfg)
-		if err != nil {
-			return err
-		}
-		apply = append(apply, swap)
-	}
-	for _, swap := range apply {
-		swap()
-	}
-	n.config.Store(cfg)
-	n.router.Rebuild()
-	n.log.Info("configuration reloaded", "hash", cfg.Hash, "was", old.Hash)
-	return nil
-}
-
-type reloader = func(*config.Config) (func(), error)
-
-func (n *node) reloaders() []reloader {
-	list := []reloader{n.reloadPlace, n.reloadProbes, n.access.Reload, n.origins.Reload}
-	if n.certs != nil {
-		list = append(list, n.certs.Reload)
-	}
-	list = append(list, n.proxy.Reload, n.streams.Reload, n.router.Reload)
-	if n.dns != nil {
-		list = append(list, n.dns.Reload)
-	}
-	if n.admin != nil {
-		list = append(list, n.admin.Reload)
-	}
-	return append(list, n.reloadPeers)
-}
-
-func (n *node) reloadProbes(cfg *config.Config) (func(), error) {
-	return func() { n.prober.Enable(probes(cfg)) }, nil
-}
-
-// probes reports whether there is another zone to be measured from here.
-func probes(cfg *config.Config) bool { return cfg.Routing.Probe == "icmp" && len(cfg.Zones) > 1 }
-
-func (n *node) reloadPeers(cfg *config.Config) (func(), error) {
-	return func() { n.checker.Set(peerTargets(cfg)) }, nil
-}
-
-// unchangeable refuses what needs a restart.
-func unchangeable(old, cfg *config.Config) error {
-	for key, same := range map[string]bool{
-		"node.zone":    old.Node.Zone == cfg.Node.Zone,
-		"node.data":    old.Node.Data == cfg.Node.Data,
-		"home":         old.Home == cfg.Home,
-		"fleet.listen": old.Fleet.Listen == cfg.Fleet.Listen,
-		"dns.listen":   old.DNS.Listen == cfg.DNS.Listen,
-		"admin.listen": old.Admin.Listen == cfg.Admin.Listen,
-		"store.memory": old.Store.Memory == cfg.Store.Memory,
-	} {
-		if !same {
-			return fmt.Errorf("%s: changed; a reload cannot change it, restart the node", key)
-		}
-	}
-	if (old.Listen.HTTPS == "") != (cfg.Listen.HTTPS == "") {
-		return errors.New("listen.https: added or removed; a reload cannot change it, restart the node")
-	}
-	return nil
-}
-
-// place reads what is known of zones and networks.
-func (n *node) place(cfg *config.Config) error {
-	apply, err := n.reloadPlace(cfg)
-	if err == nil {
-		apply()
-	}
-	return err
-}
-
-func (n *node) reloadPlace(cfg *config.Config) (func(), error) {
-	locator, err := geo.New(cfg.Routing.Geo, n.log)
-	if err != nil {
-		return nil, err
-	}
-	zones, warnings := localzone.Zones(cfg)
-	return func() {
-		for _, w := range append(cfg.Warnings, warnings...) {
-			n.log.Warn("configuration", "warning", w)
-		}
-		n.locator.Store(locator)
-		n.zones.Store(&zones)
-	}, nil
+	return &running
 }
 
 func (n *node) routingZones() []routing.Zone { return *n.zones.Load() }

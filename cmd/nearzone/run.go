@@ -77,6 +77,7 @@ func serve(ctx context.Context, n *node, reloads func(context.Context, func())) 
 func (n *node) leave(ctx context.Context) {
 	cfg := n.config.Load()
 	n.leaving.Store(true)
+	n.metrics.leaving.Set(1)
 	n.health.changed()
 	if len(cfg.DNS.Names) > 0 && !cfg.Lone() {
 		wait(ctx, cfg.Drain.Answers, func() bool { return false })

@@ -155,6 +155,7 @@ func (n *node) followDrains(ctx context.Context) error {
 			return
 		}
 		n.drained.set(order)
+		n.metrics.drained.Set(float64(len(n.drained.list())))
 		n.log.Info("drain", "target", order.Target, "undo", order.Undo)
 	})
 }
