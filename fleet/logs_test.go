@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -259,94 +258,6 @@ func TestHubThatLostItsDataIsNoticed(t *testing.T) {
 	}
 }
 
-func TestLoneLog(t *testing.T) {
-	for name, dir := range map[string]string{"file": t.TempDir(), "memory": ""} {
-		t.Run(name, func(t *testing.T) {
-			f := start(t, "alone", fleet.Options{Lone: true, Data: dir})
-			r := follow(t, f.Fleet, "purge", 0)
-			for i := range 20 {
-				if seq := mustAppend(t, f.Fleet, "purge", fmt.Sprint(i)); seq != uint64(i+1) {
-					t.Fatalf("entry %d got sequence %d", i, seq)
-				}
-			}
-			eventually(t, "all is seen", func() bool { return r.last() == 20 })
-			f.stop()
-			if err := <-r.end; !errors.Is(err, fleet.ErrNotRunning) {
-				t.Errorf("Follow after Run = %v, want ErrNotRunning", err)
-			}
-			f = start(t, "alone", fleet.Options{Lone: true, Data: dir})
-			want := uint64(20)
-			if dir == "" {
-				want = 0
-			}
-			if head, err := f.Head(t.Context(), "purge"); err != nil || head != want {
-				t.Errorf("Head after a restart = %d, %v; want %d", head, err, want)
-			}
-			r = follow(t, f.Fleet, "purge", 18)
-			if dir == "" {
-				if err := <-r.end; !errors.Is(err, fleet.ErrLogRegressed) {
-					t.Errorf("Follow = %v, want ErrLogRegressed", err)
-				}
-				return
-			}
-			mustAppend(t, f.Fleet, "purge", "more")
-			eventually(t, "following goes on", func() bool { return r.last() == 21 })
-			if seqs, data := r.seen(); seqs[0] != 19 || data[0] != "18" {
-				t.Errorf("first = %d %q, want 19 \"18\"", seqs[0], data[0])
-			}
-		})
-	}
-}
-
-func TestLoneLogThatIsDamaged(t *testing.T) {
-	damages := map[string]func(b []byte) []byte{
-		"torn tail":     func(b []byte) []byte { return b[:len(b)-3] },
-		"flipped bit":   func(b []byte) []byte { b[len(b)/2] ^= 4; return b },
-		"garbage after": func(b []byte) []byte { return append(b, "garbage"...) },
-		"huge length": func(b []byte) []byte {
-			return append(b, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-		},
-		"damaged header": func(b []byte) []byte { b[0] ^= 1; return b },
-		"empty":          func([]byte) []byte { return nil },
-	}
-	for name, damage := range damages {
-		t.Run(name, func(t *testing.T) {
-			o := fleet.Options{Lone: true, Data: t.TempDir()}
-			f := start(t, "alone", o)
-			r := follow(t, f.Fleet, "purge", 0)
-			for i := range 10 {
-				mustAppend(t, f.Fleet, "purge", fmt.Sprintf("entry %d", i))
-			}
-			eventually(t, "all is seen", func() bool { return r.last() == 10 })
-			f.stop()
-			path := filepath.Join(o.Data, "logs", "purge.log")
-			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, damage(b), 0o600); err != nil {
-				t.Fatal(err)
-			}
-
-			f = start(t, "alone", o)
-			if err := <-follow(t, f.Fleet, "purge", 10).end; !errors.Is(err, fleet.ErrLogRegressed) {
-				t.Errorf("Follow = %v, want ErrLogRegressed", err)
-			}
-			head, err := f.Head(t.Context(), "purge")
-			if err != nil {
-				t.Fatal(err)
-			}
-			r = follow(t, f.Fleet, "purge", 0)
-			seq := mustAppend(t, f.Fleet, "purge", "after")
-			eventually(t, "what is whole and what is new is seen", func() bool { return r.last() == seq })
-			seqs, data := r.seen()
-			if uint64(len(seqs)) != head+1 || data[len(data)-1] != "after" {
-				t.Errorf("seen %d entries after damage, head was %d", len(seqs), head)
-			}
-		})
-	}
-}
-
 // TestJoiningAFleetIsANewLog: a lone node that becomes part of a fleet follows another log.
 func TestJoiningAFleetIsANewLog(t *testing.T) {
 	dir := t.TempDir()
@@ -360,5 +271,65 @@ func TestJoiningAFleetIsANewLog(t *testing.T) {
 	f = start(t, "node", fleet.Options{Config: config.Fleet{Hub: []string{hub.Addr().String()}}, Data: dir})
 	if err := <-follow(t, f.Fleet, "purge", 1).end; !errors.Is(err, fleet.ErrLogRegressed) {
 		t.Errorf("Follow = %v, want ErrLogRegressed", err)
+	}
+}
+
+// TestHubRestoredFromABackupIsNoticed: the log is the same, but its last entries are others.
+func TestHubRestoredFromABackupIsNoticed(t *testing.T) {
+	o := fleet.Options{Config: config.Fleet{Listen: "127.0.0.1:0"}, Hub: true, Data: t.TempDir()}
+	hub := start(t, "hub", o)
+	o.Config.Listen = hub.Addr().String()
+	leaf := start(t, "leaf", fleet.Options{Config: config.Fleet{Hub: []string{o.Config.Listen}}, Data: t.TempDir()})
+	for i := range 3 {
+		mustAppend(t, hub.Fleet, "purge", fmt.Sprint(i))
+	}
+	hub.stop()
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(o.Data)); err != nil {
+		t.Fatal(err)
+	}
+	hub = start(t, "hub", o)
+	for i := range 2 {
+		mustAppend(t, hub.Fleet, "purge", fmt.Sprint("lost ", i))
+	}
+	r := follow(t, leaf.Fleet, "purge", 0)
+	eventually(t, "all is seen", func() bool { return r.last() == 5 })
+
+	hub.stop()
+	o.Data = backup
+	hub = start(t, "hub", o)
+	for i := range 4 {
+		mustAppend(t, hub.Fleet, "purge", fmt.Sprint("other ", i))
+	}
+	if err := <-r.end; !errors.Is(err, fleet.ErrLogRegressed) {
+		t.Errorf("Follow = %v, want ErrLogRegressed", err)
+	}
+	if _, data := r.seen(); len(data) != 5 {
+		t.Errorf("entries handed over after the loss: %q", data[5:])
+	}
+}
+
+// TestLinkThatHangsIsNoticed: the network swallows everything, and no connection is reset.
+func TestLinkThatHangsIsNoticed(t *testing.T) {
+	hub := start(t, "hub", fleet.Options{Config: keyed(config.Fleet{Listen: "127.0.0.1:0"}), Hub: true, Data: t.TempDir()})
+	k := newLink(t, hub.Addr().String())
+	leaf := start(t, "leaf", fleet.Options{Config: keyed(config.Fleet{Hub: []string{k.l.Addr().String()}})})
+	r := follow(t, leaf.Fleet, "purge", 0)
+	mustAppend(t, hub.Fleet, "purge", "before")
+	eventually(t, "it is seen", func() bool { return r.last() == 1 && leaf.Status().Connected })
+	k.hang()
+	began := time.Now()
+	mustAppend(t, hub.Fleet, "purge", "meanwhile")
+	eventually(t, "the leaf notices", func() bool { return !leaf.Status().Connected })
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("noticed after %v", took)
+	}
+	k.resume()
+	eventually(t, "the entry is seen", func() bool { return r.last() == 2 })
+	if seqs, _ := r.seen(); len(seqs) != 2 {
+		t.Errorf("seen %v, want 1 and 2", seqs)
+	}
+	if n, _ := gather(t, leaf.reg, "nearzone_fleet_reconnects_total"); n < 1 {
+		t.Errorf("reconnects = %v, want 1 or more", n)
 	}
 }

@@ -117,6 +117,7 @@ type link struct {
 
 	mu    sync.Mutex
 	down  bool
+	hung  chan struct{} // not nil while bytes are held back; closed when they go on
 	conns map[net.Conn]struct{}
 	wg    sync.WaitGroup
 }
@@ -129,7 +130,7 @@ func newLink(t *testing.T, to string) *link {
 	}
 	k := &link{l: l, to: to, conns: map[net.Conn]struct{}{}}
 	k.wg.Go(k.accept)
-	t.Cleanup(func() { _ = l.Close(); k.cut(); k.wg.Wait() })
+	t.Cleanup(func() { _ = l.Close(); k.cut(); k.resume(); k.wg.Wait() })
 	return k
 }
 
@@ -147,8 +148,41 @@ func (k *link) accept() {
 		if !k.keep(in, out) {
 			continue
 		}
-		k.wg.Go(func() { _, _ = io.Copy(in, out); _ = in.Close() })
-		k.wg.Go(func() { _, _ = io.Copy(out, in); _ = out.Close() })
+		k.wg.Go(func() { k.carry(in, out) })
+		k.wg.Go(func() { k.carry(out, in) })
+	}
+}
+
+func (k *link) carry(to, from net.Conn) {
+	defer to.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		k.mu.Lock()
+		hung := k.hung
+		k.mu.Unlock()
+		if hung != nil {
+			<-hung
+		}
+		if _, failed := to.Write(buf[:n]); err != nil || failed != nil {
+			return
+		}
+	}
+}
+
+// hang holds every byte back without a word until resume.
+func (k *link) hang() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hung = make(chan struct{})
+}
+
+func (k *link) resume() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.hung != nil {
+		close(k.hung)
+		k.hung = nil
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -194,4 +195,12 @@ func TestUnspecifiedAddressIsLoopbackWithoutAKey(t *testing.T) {
 		}
 		f.Close()
 	}
+}
+
+// TestKeyedHubListensForAll: with a key fleet.listen may name no host.
+func TestKeyedHubListensForAll(t *testing.T) {
+	hub := start(t, "hub", fleet.Options{Config: keyed(config.Fleet{Listen: ":0"}), Hub: true, Data: t.TempDir()})
+	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(hub.Addr().(*net.TCPAddr).Port))
+	leaf := start(t, "leaf", fleet.Options{Config: keyed(config.Fleet{Hub: []string{"127.0.0.1:1", at}})})
+	eventually(t, "the leaf finds the hub that answers", func() bool { return leaf.Status().Connected })
 }
