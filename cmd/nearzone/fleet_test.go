@@ -113,11 +113,16 @@ log: {access: off, level: warn}
 // startFleet runs the fleet of fleetYAML, each node on an address of its own, and waits until it is whole.
 func startFleet(t *testing.T) *testFleet {
 	t.Helper()
+	return startFleetOf(t, fleetYAML)
+}
+
+func startFleetOf(t *testing.T, yaml string) *testFleet {
+	t.Helper()
 	f := &testFleet{t: t, nodes: map[string]*node{}, stop: map[string]context.CancelFunc{}, ended: map[string]chan error{}, origin: newTestOrigin(t)}
 	f.http = map[string]string{lax: freeAddr(t, "127.0.0.2"), phx: freeAddr(t, "127.0.0.3"), home: freeAddr(t, "127.0.0.4")}
 	f.dns, f.admin = freeAddr(t, "127.0.0.1"), freeAddr(t, "127.0.0.1")
 	f.file = filepath.Join(t.TempDir(), "nearzone.yaml")
-	f.write(fleetYAML)
+	f.write(yaml)
 	env := map[string]string{
 		"DATA": t.TempDir(), "LAX": f.http[lax], "PHX": f.http[phx], "HOME_NODE": f.http[home],
 		"DNS": f.dns, "ADMIN": f.admin, "ORIGIN": f.origin.URL, "HUB": freeAddr(t, "127.0.0.4"),
