@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nearzone/nearzone/config"
 	"github.com/nearzone/nearzone/localzone"
@@ -43,6 +47,45 @@ func TestExamplesAreGood(t *testing.T) {
 			}
 			listens[at] = file
 		}
+	}
+}
+
+// TestExamplesRun starts each example as its first lines say, asks whether it lives, and stops it.
+func TestExamplesRun(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "..", "examples", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Setenv("NEARZONE_DATA", t.TempDir())
+			zone := ""
+			if strings.Contains(file, "two-zones") {
+				zone = "us-west-2"
+			}
+			cfg, err := config.Load(file, config.Options{Zone: zone})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := newNode(cfg, nodeOptions{Log: testLog(t)})
+			if errors.Is(err, syscall.EADDRINUSE) {
+				t.Skipf("another program holds a port of this example: %v", err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- n.Run(ctx) }()
+			var out strings.Builder
+			(&testFleet{t: t}).eventually(10*time.Second, "the node says that it lives", func() bool {
+				return run(ctx, []string{"healthcheck", "--admin", "http://" + cfg.Admin.Listen}, &out, &out) == 0
+			})
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
