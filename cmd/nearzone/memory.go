@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,14 @@ func memoryFor(cfg *config.Config) int64 {
 		return int64(cfg.Store.Memory)
 	}
 	return memoryLimit() / 4
+}
+
+// boundMemory tells Go's collector the limit of this process, less a tenth for what is outside the heap, unless
+// GOMEMLIMIT has said so already. It works harder near the limit instead of being killed at it.
+func boundMemory() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit() / 10 * 9)
+	}
 }
 
 // memoryLimit is the least of the cgroup's limit (v2, then v1) and the machine's memory, in bytes.

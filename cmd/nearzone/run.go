@@ -34,6 +34,7 @@ func (c runCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	setLevel(level, cfg.Log.Level)
+	boundMemory()
 	n, err := newNode(cfg, nodeOptions{Log: log, Load: load})
 	if err != nil {
 		return explainBind(err)
