@@ -51,6 +51,7 @@ func freePairs(t *testing.T, n int) []string {
 
 // TestHubOfThreeSurvivesOne restarts each hub node in turn while a leaf appends.
 func TestHubOfThreeSurvivesOne(t *testing.T) {
+	t.Parallel()
 	all, hubs := hubOfThree(t)
 	leaf := start(t, "leaf", fleet.Options{Config: keyed(config.Fleet{Hub: all[0].Config.Hub}), Data: t.TempDir()})
 	eventually(t, "the leaf can append", func() bool {

@@ -101,6 +101,7 @@ func TestLogReachesEveryNode(t *testing.T) {
 }
 
 func TestLogWithoutHub(t *testing.T) {
+	t.Parallel()
 	f := start(t, "leaf", fleet.Options{Config: config.Fleet{Hub: []string{"127.0.0.1:1"}}})
 	r := follow(t, f.Fleet, "purge", 7)
 	began := time.Now()
@@ -128,6 +129,7 @@ func TestLogWithoutHub(t *testing.T) {
 
 // TestEveryAcknowledgedEntryIsSeenOnce restarts the hub and cuts leaves' links at random while all append.
 func TestEveryAcknowledgedEntryIsSeenOnce(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	hubOptions := fleet.Options{Config: keyed(config.Fleet{Listen: "127.0.0.1:0"}), Hub: true, Data: dir}
 	hub := start(t, "hub", hubOptions)
@@ -311,6 +313,7 @@ func TestHubRestoredFromABackupIsNoticed(t *testing.T) {
 
 // TestLinkThatHangsIsNoticed: the network swallows everything, and no connection is reset.
 func TestLinkThatHangsIsNoticed(t *testing.T) {
+	t.Parallel()
 	hub := start(t, "hub", fleet.Options{Config: keyed(config.Fleet{Listen: "127.0.0.1:0"}), Hub: true, Data: t.TempDir()})
 	k := newLink(t, hub.Addr().String())
 	leaf := start(t, "leaf", fleet.Options{Config: keyed(config.Fleet{Hub: []string{k.l.Addr().String()}})})

@@ -23,6 +23,7 @@ import (
 )
 
 func TestStrangersGetNotAByteOfNATS(t *testing.T) {
+	t.Parallel()
 	hub := start(t, "hub", fleet.Options{Config: keyed(config.Fleet{Listen: "127.0.0.1:0"}), Hub: true, Data: t.TempDir()})
 	addr := hub.Addr().String()
 	forged := forge(t)
@@ -87,6 +88,7 @@ func forge(t *testing.T) tls.Certificate {
 }
 
 func TestNodesOfDifferentKeysDoNotMeet(t *testing.T) {
+	t.Parallel()
 	other := func(c config.Fleet) config.Fleet {
 		c.Key = config.NewSecret("another key, as long as the first one")
 		return c
