@@ -97,9 +97,10 @@ func newNode(cfg *config.Config, o nodeOptions) (n *node, err error) {
 
 // buildFleet makes what nodes tell each other and what they think of each other.
 func (n *node) buildFleet(cfg *config.Config, _ *binder) (err error) {
+	hub, addrs := hubOf(cfg)
 	n.fleet, err = fleet.Listen(fleet.Options{
 		Config: cfg.Fleet, Node: n.id, Zone: n.zone,
-		Hub: cfg.IsHub(), Lone: cfg.Lone(), HubAddrs: cfg.HubAddrs(),
+		Hub: hub, Lone: cfg.Lone(), HubAddrs: addrs,
 		Data: filepath.Join(cfg.Node.Data, "fleet"), Log: n.log, Reg: n.reg,
 	})
 	if err != nil {
@@ -124,7 +125,7 @@ func (n *node) buildBytes(cfg *config.Config, b *binder) (err error) {
 	}
 	n.cache = cache.New(cache.Options{Store: store.New(memoryFor(cfg), n.reg), Node: "nearzone", Log: n.log, Reg: n.reg})
 	if cfg.Listen.HTTPS != "" {
-		if n.certs, err = certs.New(cfg, certs.Options{Log: n.log}); err != nil {
+		if n.certs, err = certs.New(cfg, certs.Options{Log: n.log, Reg: n.reg}); err != nil {
 			return err
 		}
 	}
@@ -265,4 +266,24 @@ func (n *node) beacon(client netip.Addr, zone string, rtt time.Duration) error {
 	}
 	n.estimator.Observe(client, rtt, routing.Beacon)
 	return nil
+}
+
+// hubOf says whether this node is of the hub, and where the hub listens: the first three nodes of home where there are
+// as many and they have a key, else the first one alone, for two could agree on nothing once one is away. The other
+// nodes of home are leaves. fleet.hub, when given, is taken as it is.
+func hubOf(cfg *config.Config) (hub bool, addrs []string) {
+	addrs = cfg.HubAddrs()
+	home, self := cfg.Zone(cfg.Home), cfg.Self()
+	if len(cfg.Fleet.Hub) > 0 || home == nil || self == nil {
+		return cfg.IsHub(), addrs
+	}
+	size := 1
+	if len(home.Nodes) >= 3 && cfg.Fleet.Key.IsSet() {
+		size = 3
+	}
+	size = min(size, len(addrs))
+	for i := range size {
+		hub = hub || &home.Nodes[i] == self
+	}
+	return hub || cfg.Lone(), addrs[:size]
 }

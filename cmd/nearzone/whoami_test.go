@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nearzone/nearzone/config"
 )
 
 func TestWhoAmI(t *testing.T) {
@@ -41,6 +43,45 @@ func TestWhoAmI(t *testing.T) {
 			}
 			if err != nil || me.zone != test.zone {
 				t.Errorf("got zone %q, %v; want %q", me.zone, err, test.zone)
+			}
+		})
+	}
+}
+
+func TestHubIsOneOrThreeNodesOfHome(t *testing.T) {
+	const key = "fleet: {key: {env: KEY}}\n"
+	for _, test := range []struct {
+		name, home, fleet string
+		hubs              string // addresses of home whose nodes are of the hub
+		dialled           int
+	}{
+		{"one", "203.0.113.1", "", "203.0.113.1", 1},
+		{"of two, the first", "203.0.113.1, 203.0.113.2", key, "203.0.113.1", 1},
+		{"of three with a key, all", "203.0.113.1, 203.0.113.2, 203.0.113.3", key, "203.0.113.1 203.0.113.2 203.0.113.3", 3},
+		{"of three without a key, the first", "203.0.113.1, 203.0.113.2, 203.0.113.3", "", "203.0.113.1", 1},
+		{"of four, the first three", "203.0.113.1, 203.0.113.2, 203.0.113.3, 203.0.113.4", key, "203.0.113.1 203.0.113.2 203.0.113.3", 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var hubs []string
+			for _, addr := range strings.Split(test.home, ", ") {
+				yaml := "node: {zone: us-west-2, address: " + addr + "}\nhome: us-west-2\nzones: {us-west-2: {nodes: [" + test.home +
+					"]}, us-west-2-lax-1a: {nodes: [203.0.113.9]}}\n" + test.fleet
+				cfg, err := config.Parse("nearzone.yaml", []byte(yaml), config.Options{
+					Env: func(string) (string, bool) { return "sixteen characters and more", true },
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				hub, addrs := hubOf(cfg)
+				if hub {
+					hubs = append(hubs, addr)
+				}
+				if len(addrs) != test.dialled {
+					t.Errorf("%s: dials %v, want %d", addr, addrs, test.dialled)
+				}
+			}
+			if got := strings.Join(hubs, " "); got != test.hubs {
+				t.Errorf("got hub %q, want %q", got, test.hubs)
 			}
 		})
 	}
