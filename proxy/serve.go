@@ -155,6 +155,8 @@ func (x *exchange) refusal(r *http.Request) refusal {
 		return refusedBadHost
 	case r.ProtoMajor == 2 && !sameHost(r): // RFC 9113 §8.3.1
 		return refusedBadHost
+	case r.ProtoMajor == 2 && !lane.ValidRequest(r.Method, r.RequestURI): // of HTTP/1, the gate has seen to that
+		return refusedTarget
 	}
 	return refusedNone
 }
@@ -218,6 +220,7 @@ const (
 	refusedNone refusal = iota
 	refusedConnect
 	refusedBadHost
+	refusedTarget
 	refusedHost
 	refusedPath
 	refusedLoop
@@ -234,6 +237,7 @@ var refusalTexts = [refusals]struct {
 	refusedNone:    {"none", 0, ""},
 	refusedConnect: {"connect", http.StatusBadRequest, "this server opens no tunnels"},
 	refusedBadHost: {"host", http.StatusBadRequest, "malformed Host"},
+	refusedTarget:  {"target", http.StatusBadRequest, "malformed method or request target"},
 	refusedHost:    {"unknown_host", http.StatusMisdirectedRequest, "this server does not serve this host"},
 	refusedPath:    {"path", http.StatusBadRequest, "path has dot segments, or can be read in two ways"},
 	refusedLoop:    {"loop", http.StatusLoopDetected, "this request has been here before (CDN-Loop)"},

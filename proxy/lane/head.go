@@ -100,6 +100,12 @@ func checkTarget(method string, target []byte) Reason {
 	return checkPath(authority[end:])
 }
 
+// ValidRequest holds method and path of an HTTP/2 request to the rules of an HTTP/1 request line, which they may
+// become: a path, or `*` alone for OPTIONS (RFC 9113 §8.3.1).
+func ValidRequest(method, path string) bool {
+	return (strings.HasPrefix(path, "/") || path == "*") && isToken([]byte(method)) && checkTarget(method, []byte(path)) == None
+}
+
 // cutScheme takes http:// or https:// off target.
 func cutScheme(target []byte) (rest []byte, ok bool) {
 	for _, scheme := range []string{"http://", "https://"} {

@@ -190,3 +190,20 @@ func seenWithoutErrors(e *edge) string {
 	}
 	return strings.Join(out, ", ")
 }
+
+func TestValidRequest(t *testing.T) {
+	for _, tc := range []struct {
+		method, path string
+		want         bool
+	}{
+		{"GET", "/", true}, {"GET", "/a?b=/%zz", true}, {"OPTIONS", "*", true}, {"M-SEARCH", "/x", true},
+		{"GET", "", false}, {"GET", "*", false}, {"GET", "*x", false}, {"GET", "a", false}, {"GET", "http:a", false},
+		{"GET", "http://play.example.com/", false}, {"GET", "/a b", false}, {"GET", "/?a b", false},
+		{"GET", "/a#b", false}, {"GET", "/\r\n", false}, {"GET", "/%zz", false},
+		{"", "/", false}, {"GET ", "/", false}, {"GET /x", "/", false}, {"CONNECT", "/", false}, {"PRI", "*", false},
+	} {
+		if got := lane.ValidRequest(tc.method, tc.path); got != tc.want {
+			t.Errorf("ValidRequest(%q, %q) = %v, want %v", tc.method, tc.path, got, tc.want)
+		}
+	}
+}
