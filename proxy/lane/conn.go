@@ -155,6 +155,9 @@ func (c *conn) readBody(p []byte) (int, error) {
 	if n == 0 && c.dead != nil {
 		return 0, c.dead
 	}
+	if err != nil && !c.body.done() {
+		c.dead = err // net/http may give up on a body after a deadline and go on: the rest is no request
+	}
 	return n, err
 }
 

@@ -349,3 +349,35 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("lint: %v, %v", problems, err)
 	}
 }
+
+// net/http goes on to the next request after a read deadline that ended in the middle of a body. What comes then is
+// the rest of the body, whatever it looks like.
+func TestBodyThatTimedOutIsNoRequest(t *testing.T) {
+	e := &edge{}
+	given := make(chan struct{})
+	e.addr = serve(t, lane.Options{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/first" {
+			e.ServeHTTP(w, r)
+			return
+		}
+		rc := http.NewResponseController(w)
+		rc.EnableFullDuplex()
+		rc.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if _, err := r.Body.Read(make([]byte, 100)); err == nil {
+			_, err = r.Body.Read(make([]byte, 100))
+			t.Logf("body: %v", err)
+		}
+		close(given)
+	})).addr
+	c := dial(t, e.addr)
+	rest := "GET /inside HTTP/1.1\r\nHost: x\r\n\r\n"
+	fmt.Fprintf(c, "POST /first HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nhalf", 4+len(rest))
+	<-given
+	io.WriteString(c, rest)
+	if got := answers(c); got != "200" {
+		t.Errorf("answered %q, want 200 alone", got)
+	}
+	if seen := e.requests(); len(seen) > 0 {
+		t.Errorf("the rest of a body was taken for %q", seen)
+	}
+}
