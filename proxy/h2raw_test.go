@@ -51,18 +51,28 @@ func (h *h2raw) open(method, path string, end bool) uint32 {
 	return id
 }
 
-// answer is what ends the wait for a stream: the status of its answer, or the error of its reset.
-func (h *h2raw) answer(stream uint32) string {
+// frame is the next one of a stream. Pings on the way are answered.
+func (h *h2raw) frame(stream uint32) http2.Frame {
 	h.t.Helper()
 	for {
 		f, err := h.framer.ReadFrame()
 		if err != nil {
 			h.t.Fatalf("waiting for stream %d: %v", stream, err)
 		}
-		if f.Header().StreamID != stream {
-			continue
+		if ping, ok := f.(*http2.PingFrame); ok && !ping.IsAck() {
+			h.framer.WritePing(true, ping.Data)
 		}
-		switch f := f.(type) {
+		if f.Header().StreamID == stream {
+			return f
+		}
+	}
+}
+
+// answer is what ends the wait for a stream: the status of its answer, or the error of its reset.
+func (h *h2raw) answer(stream uint32) string {
+	h.t.Helper()
+	for {
+		switch f := h.frame(stream).(type) {
 		case *http2.MetaHeadersFrame:
 			return f.PseudoValue("status")
 		case *http2.RSTStreamFrame:
@@ -75,11 +85,7 @@ func (h *h2raw) answer(stream uint32) string {
 func (h *h2raw) reset(stream uint32) http2.ErrCode {
 	h.t.Helper()
 	for {
-		f, err := h.framer.ReadFrame()
-		if err != nil {
-			h.t.Fatalf("waiting for a reset of stream %d: %v", stream, err)
-		}
-		if f, ok := f.(*http2.RSTStreamFrame); ok && f.StreamID == stream {
+		if f, ok := h.frame(stream).(*http2.RSTStreamFrame); ok {
 			return f.ErrCode
 		}
 	}

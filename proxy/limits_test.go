@@ -9,14 +9,24 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"github.com/nearzone/nearzone/proxy"
 )
 
 func TestSlowClients(t *testing.T) {
 	endless := bytes.Repeat([]byte("x"), 1<<20)
 	o := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/early" {
+			c, _, _ := w.(http.Hijacker).Hijack()
+			defer c.Close()
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			io.Copy(io.Discard, c)
+			return
+		}
 		io.Copy(io.Discard, r.Body)
 		if r.URL.Path != "/api/endless" {
+			io.WriteString(w, "small")
 			return
 		}
 		for {
@@ -34,6 +44,9 @@ func TestSlowClients(t *testing.T) {
 		{"half a head", "GET / HTTP/1.1\r\nHost:", "408"},
 		{"idle after a request", "GET /api/x HTTP/1.1\r\nHost: play.example.com\r\n\r\n", "200"},
 		{"half a body", "POST /api/x HTTP/1.1\r\nHost: play.example.com\r\nContent-Length: 10\r\n\r\nhalf", "408"},
+		{"half a body nobody reads", "POST / HTTP/1.1\r\nHost: unknown.example.com\r\nContent-Length: 10\r\n\r\nhalf", "421"},
+		{"no body for us", "GET /.nearzone/health HTTP/1.1\r\nHost: play.example.com\r\nTransfer-Encoding: chunked\r\n\r\n", "200"},
+		{"half a body the origin does not read", "POST /api/early HTTP/1.1\r\nHost: play.example.com\r\nContent-Length: 10\r\n\r\nhalf", "200"},
 		{"half a chunk", "POST /cached HTTP/1.1\r\nHost: play.example.com\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha", "408"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -44,6 +57,14 @@ func TestSlowClients(t *testing.T) {
 			}
 		})
 	}
+	t.Run("zero window", func(t *testing.T) {
+		for _, path := range []string{"/.nearzone/health", "/api/x", "/small"} {
+			h := e.h2raw(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			if code := h.reset(h.open("GET", path, true)); code != http2.ErrCodeInternal {
+				t.Errorf("%s: reset with %v, want INTERNAL_ERROR", path, code)
+			}
+		}
+	})
 	t.Run("TLS handshake", func(t *testing.T) {
 		c, err := net.Dial("tcp", e.secure)
 		if err != nil {

@@ -62,6 +62,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{p: p, st: p.state.Load(), conn: c, began: time.Now()}
 	c.fresh.Store(false)
 	x.w = newWriter(x, w, r)
+	x.distrust(r)
 	x.client, x.scheme, x.host = c.client, x.connScheme(), hostName(r.Host)
 	if x.trusted = x.st.trust.isProxy(c.peer) || x.st.trust.hop.signed(r, x.began); x.trusted {
 		x.client = x.st.trust.clientOf(r.Header, c.client)
@@ -99,6 +100,7 @@ func (x *exchange) end(r *http.Request) {
 			x.fail(http.StatusInternalServerError, "something went wrong here")
 		}
 	}
+	x.upload.leave(r)
 	x.w.finish()
 	x.p.metrics.observe(x)
 	x.p.access.write(x, r)

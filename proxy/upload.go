@@ -23,7 +23,17 @@ type upload struct {
 
 	mu      sync.Mutex // guards what is below
 	reading bool
+	read    bool  // to its end
+	over    bool  // the handler ends
 	err     error // the first one that is not the end
+}
+
+// distrust gives a body of HTTP/1 a time to arrive in that nobody may ever read: net/http reads it itself then,
+// before it answers and after, without a limit of its own. On HTTP/2 it resets the stream.
+func (x *exchange) distrust(r *http.Request) {
+	if r.ProtoMajor == 1 && r.Body != nil && r.Body != http.NoBody {
+		x.w.rc.SetReadDeadline(x.began.Add(x.p.limits.Body))
+	}
 }
 
 // watchUpload puts the watch on r's body. limit 0 is none.
@@ -41,7 +51,8 @@ func (x *exchange) watchUpload(r *http.Request, limit int64) {
 	}
 	r.Body = x.upload
 	if r.ProtoMajor == 1 {
-		x.w.rc.EnableFullDuplex() // origins may answer before they have read all
+		x.w.rc.SetReadDeadline(time.Time{}) // the watch has its own
+		x.w.rc.EnableFullDuplex()           // origins may answer before they have read all
 	}
 }
 
@@ -72,6 +83,7 @@ func (u *upload) done(err error) error {
 	if u.timer != nil {
 		u.timer.Stop()
 	}
+	u.read = u.read || err == io.EOF
 	if err == nil || err == io.EOF {
 		return err
 	}
@@ -88,8 +100,25 @@ func (u *upload) done(err error) error {
 func (u *upload) expire() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.reading {
+	if u.reading && !u.over {
 		u.rc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// leave ends the watch with the handler, whose connection is not ours to touch any more. What is left of the body
+// on HTTP/1, net/http reads: see distrust.
+func (u *upload) leave(r *http.Request) {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.over = true
+	if u.timer != nil {
+		u.timer.Stop()
+	}
+	if r.ProtoMajor == 1 && !u.read {
+		u.rc.SetReadDeadline(time.Now().Add(u.x.p.limits.Body))
 	}
 }
 

@@ -21,6 +21,10 @@ type writer struct {
 	empty  bool        // the answer ends with its head: no flush may tear them apart
 	cached bool        // the cache answers
 	muted  bool        // its answer has been replaced, what else it says is not heard
+	held   bool        // something has been written and not flushed
+
+	mu   sync.Mutex // guards over
+	over bool       // the handler ends: net/http takes its writer back
 }
 
 func newWriter(x *exchange, w http.ResponseWriter, r *http.Request) *writer {
@@ -39,14 +43,27 @@ func (w *writer) begun() bool { return w.status != 0 }
 
 // cut ends a stream whose client takes nothing.
 func (w *writer) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return
+	}
 	w.x.p.metrics.stalled.Inc()
 	w.rc.SetWriteDeadline(time.Unix(1, 0))
 }
 
-// finish lets no timer outlive the handler.
+// finish lets no timer outlive the handler. What is still in net/http's buffer, it sends after the handler; a client
+// without a window for that may keep it waiting no longer than for the rest.
 func (w *writer) finish() {
-	if w.stall != nil {
-		w.stall.Stop()
+	if w.stall == nil {
+		return
+	}
+	w.stall.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	if w.held {
+		w.rc.SetWriteDeadline(time.Now().Add(w.x.p.limits.Stall))
 	}
 }
 
@@ -84,6 +101,7 @@ func (w *writer) Write(b []byte) (int, error) {
 		w.stall.Reset(w.x.p.limits.Stall)
 		defer w.stall.Stop()
 	}
+	w.held = true
 	n, err := w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
 	return n, err
@@ -101,6 +119,7 @@ func (w *writer) FlushError() error {
 		w.stall.Reset(w.x.p.limits.Stall)
 		defer w.stall.Stop()
 	}
+	w.held = false
 	return w.rc.Flush()
 }
 
