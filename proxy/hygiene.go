@@ -67,12 +67,36 @@ func hasToken(lines []string, token string) bool {
 	return false
 }
 
-// saysWho reports whether a field tells servers behind us who or what the request is, so that only we and trusted
-// proxies may set it. Servers that fold `_` into `-` (CGI, WSGI) are thought of.
-func saysWho(name string) bool {
-	if strings.IndexByte(name, '_') >= 0 {
-		name = http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+// dashed is a field's name as servers see it that fold `_` into `-` (CGI, WSGI).
+func dashed(name string) string {
+	if strings.IndexByte(name, '_') < 0 {
+		return name
 	}
+	return http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+}
+
+// standard reports whether a field means something to every server, in the head.
+func standard(name string) bool { return endToEnd[name] || slices.Contains(hopByHop, name) }
+
+// disguised reports whether a field with `_` in its name passes for another that we look at. No server in front of
+// us has a reason to send it, so nobody is trusted with it.
+func disguised(name string) bool {
+	as := dashed(name)
+	return as != name && (standard(as) || saysWho(as))
+}
+
+// dropClaims takes out of a request's trailers what belongs into a head: a server may merge them (RFC 9110 §6.5.1).
+func dropClaims(trailer http.Header) {
+	for name := range trailer {
+		if as := dashed(name); standard(as) || saysWho(as) {
+			delete(trailer, name)
+		}
+	}
+}
+
+// saysWho reports whether a field tells servers behind us who or what the request is, so that only we and trusted
+// proxies may set it.
+func saysWho(name string) bool {
 	switch name {
 	case "Forwarded", "X-Forwarded", "X-Real-Ip", "X-Host", "X-Method-Override", "X-Request-Id", "X-Client-Ip",
 		"X-Cluster-Client-Ip", "True-Client-Ip", "Client-Ip", "Proxy", "Nearzone-Hop":
@@ -100,11 +124,9 @@ func (x *exchange) prepare(r *http.Request) {
 		h["Te"] = []string{"trailers"} // gRPC wants it (RFC 9110 §10.1.4)
 	}
 	delete(h, "Host") // HTTP/2 lets it pass beside :authority; r.Host has been compared with it
-	if !x.trusted {
-		for name := range h {
-			if saysWho(name) {
-				delete(h, name)
-			}
+	for name := range h {
+		if disguised(name) || !x.trusted && saysWho(name) {
+			delete(h, name)
 		}
 	}
 	delete(h, "Nearzone-Hop")

@@ -21,6 +21,8 @@ type upload struct {
 	idle  time.Duration // 0: may be silent
 	timer *time.Timer
 
+	trailer http.Header // complete with the end of the body
+
 	mu      sync.Mutex // guards what is below
 	reading bool
 	read    bool  // to its end
@@ -43,9 +45,11 @@ func (x *exchange) watchUpload(r *http.Request, limit int64) {
 	}
 	body := r.Body
 	if limit > 0 {
-		body = http.MaxBytesReader(x.w.ResponseWriter, body, limit)
+		// Without the writer, whose header it would change from the goroutine that reads.
+		body = http.MaxBytesReader(nil, body, limit)
 	}
-	x.upload = &upload{ReadCloser: body, x: x, rc: x.w.rc, idle: x.p.limits.Body}
+	dropClaims(r.Trailer)
+	x.upload = &upload{ReadCloser: body, x: x, rc: x.w.rc, idle: x.p.limits.Body, trailer: r.Trailer}
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		x.upload.idle = 0 // a stream of messages may pause as long as it likes
 	}
@@ -83,7 +87,10 @@ func (u *upload) done(err error) error {
 	if u.timer != nil {
 		u.timer.Stop()
 	}
-	u.read = u.read || err == io.EOF
+	if err == io.EOF {
+		u.read = true
+		dropClaims(u.trailer) // those nobody has announced
+	}
 	if err == nil || err == io.EOF {
 		return err
 	}
