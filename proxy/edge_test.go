@@ -125,6 +125,18 @@ func TestProxyProtocol(t *testing.T) {
 	}
 	eventually(t, "no connection is left", func() bool { return e.metric("nearzone_proxy_connections{transport=tcp}") == 0 })
 
+	// Who speaks HTTP is who the PROXY header names. That the balancer in between is trusted says nothing of them.
+	cfg = app(t, o.URL)
+	cfg.Listen.Trust.ProxyProtocol = loopback()
+	cfg.Listen.Trust.Proxies = append(loopback(), netip.MustParsePrefix("203.0.113.0/24"))
+	both := start(t, cfg)
+	for from, want := range map[string]string{"198.51.100.7:4000": "198.51.100.7", "203.0.113.7:4000": "192.0.2.9, 203.0.113.7"} {
+		got := both.raw(v2(from) + strings.Replace(request, "Connection", "X-Forwarded-For: 192.0.2.9\r\nConnection", 1))
+		if !strings.Contains(got, `"X-Forwarded-For":["`+want+`"]`) {
+			t.Errorf("from %s: answered %q, want X-Forwarded-For %q", from, got, want)
+		}
+	}
+
 	stranger := start(t, app(t, o.URL))
 	if got := stranger.raw(v2("203.0.113.7:4000") + request); !strings.HasPrefix(got, "HTTP/1.1 400") {
 		t.Errorf("a stranger's PROXY header: %q, want 400", got)

@@ -64,7 +64,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x.w = newWriter(x, w, r)
 	x.distrust(r)
 	x.client, x.scheme, x.host = c.client, x.connScheme(), hostName(r.Host)
-	if x.trusted = x.st.trust.isProxy(c.peer) || x.st.trust.hop.signed(r, x.began); x.trusted {
+	if x.trusted = x.st.trust.isProxy(c.client) || x.st.trust.hop.signed(r, x.began); x.trusted {
 		x.client = x.st.trust.clientOf(r.Header, c.client)
 		x.scheme = schemeOf(r.Header, x.scheme)
 		x.id = keepID(r.Header.Get("X-Request-Id"))
