@@ -374,3 +374,23 @@ func TestStop(t *testing.T) {
 		}
 	})
 }
+
+// Origins change a moment before the edge does. Requests of that moment go by the old configuration.
+func TestReloadLosesNoRequestToARemovedOrigin(t *testing.T) {
+	o := serve(t, echo)
+	e := start(t, app(t, o.URL))
+	e.do(e.client(), e.request("GET", "/api/x", ""))
+	next := app(t, o.URL)
+	next.Origins[0].Name = "renamed"
+	for i := range next.Sites[0].Routes {
+		next.Sites[0].Routes[i].Origin = "renamed"
+	}
+	apply, err := e.origins.Reload(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply()
+	if res, body := e.do(e.client(), e.request("GET", "/api/x", "")); res.StatusCode != 200 {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}

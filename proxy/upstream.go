@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httputil"
+	"sync/atomic"
 	"time"
 
 	"github.com/nearzone/nearzone/config"
@@ -18,15 +19,29 @@ type upstream struct {
 	p     *Proxy
 	route *route
 	via   *viaZone // nil: direct
+	last  atomic.Pointer[origin.Pool]
 }
 
 func (p *Proxy) newUpstream(cfg *config.Config, r *route) *upstream {
 	return &upstream{p: p, route: r, via: p.newViaZone(cfg, r)}
 }
 
+// pool is the route's origin: as it was last when a reload has taken it out, since origins are swapped a moment
+// before the edge is.
+func (u *upstream) pool() *origin.Pool {
+	pool := u.p.deps.Origins.Pool(u.route.Origin)
+	if pool == nil {
+		return u.last.Load()
+	}
+	if u.last.Load() != pool {
+		u.last.Store(pool)
+	}
+	return pool
+}
+
 // RoundTrip asks the origin itself.
 func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
-	pool := u.p.deps.Origins.Pool(u.route.Origin)
+	pool := u.pool()
 	if pool == nil {
 		return nil, fmt.Errorf("origin %q is gone: %w", u.route.Origin, origin.ErrNoServer)
 	}
