@@ -127,7 +127,7 @@ func (x *exchange) appendLine(b []byte, r *http.Request) []byte {
 	b = field(b, "path", r.URL.RequestURI())
 	b = field(b, "proto", r.Proto)
 	b = number(b, "status", float64(x.w.status))
-	b = number(b, "bytes", float64(x.w.bytes))
+	b = number(b, "bytes", float64(x.w.bytes.Load()))
 	b = number(b, "duration_ms", millis(x.took()))
 	b = field(b, "cache", x.out.Status)
 	b = field(b, "reason", string(x.out.Reason))

@@ -36,7 +36,7 @@ func (x *exchange) page(h http.Header, status int, text string) []byte {
 	h["Cache-Control"] = []string{"no-store"}
 	h["Content-Length"] = []string{fmt.Sprint(len(body))}
 	if status == http.StatusServiceUnavailable {
-		h["Retry-After"] = []string{"1"} // an origin that is down is tried once a second
+		h["Retry-After"] = []string{"1"} // an origin that is down is tried once a second; what is busy may be done
 	}
 	return body
 }

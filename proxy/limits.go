@@ -12,6 +12,7 @@ type Limits struct {
 	HeadBytes int           // of a request's head; 64 KiB
 	Streams   int           // at once on an HTTP/2 connection; 200
 	Conns     int           // at once; half of the file descriptors, since each may need one to an origin
+	Requests  int           // at once, upgraded connections included; as many as Conns: on HTTP/2, one connection has many
 }
 
 // fewConns is the default of Limits.Conns where the number of descriptors is not known.
@@ -26,6 +27,7 @@ func (l Limits) orDefaults() Limits {
 	or(&l.HeadBytes, 64<<10)
 	or(&l.Streams, 200)
 	or(&l.Conns, halfOfDescriptors())
+	or(&l.Requests, l.Conns)
 	return l
 }
 

@@ -47,6 +47,7 @@ func TestSlowClients(t *testing.T) {
 		{"half a body nobody reads", "POST / HTTP/1.1\r\nHost: unknown.example.com\r\nContent-Length: 10\r\n\r\nhalf", "421"},
 		{"no body for us", "GET /.nearzone/health HTTP/1.1\r\nHost: play.example.com\r\nTransfer-Encoding: chunked\r\n\r\n", "200"},
 		{"half a body the origin does not read", "POST /api/early HTTP/1.1\r\nHost: play.example.com\r\nContent-Length: 10\r\n\r\nhalf", "200"},
+		{"half a body said to be gRPC", "POST /api/x HTTP/1.1\r\nHost: play.example.com\r\nContent-Type: application/grpc\r\nContent-Length: 10\r\n\r\nhalf", "408"},
 		{"half a chunk", "POST /cached HTTP/1.1\r\nHost: play.example.com\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha", "408"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -123,5 +124,73 @@ func TestConnectionCap(t *testing.T) {
 	eventually(t, "there is room again", func() bool { return e.metric("nearzone_proxy_connections{transport=tcp}") == 2 })
 	if got := e.raw("GET /.nearzone/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
 		t.Errorf("with room again: %q", got)
+	}
+}
+
+// A gRPC stream may pause for as long as an upgraded connection, and only while its server is silent, too.
+func TestSilentGRPCEnds(t *testing.T) {
+	o := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		rc.EnableFullDuplex()
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for range 12 {
+			if r.URL.Path == "/api/talk" {
+				io.WriteString(w, "x")
+				rc.Flush()
+			}
+			<-tick.C
+		}
+		if r.URL.Path != "/api/talk" {
+			io.Copy(io.Discard, r.Body)
+		}
+	})
+	cfg := app(t, o.URL)
+	cfg.Sites[0].Upgrade = 300 * time.Millisecond
+	e := start(t, cfg, func(d *proxy.Deps) { d.Limits.Body = 10 * time.Millisecond })
+	post := func(path string) (*http.Response, string) {
+		body, _ := io.Pipe()
+		defer body.Close()
+		r := e.request("POST", path, "", "Content-Type", "application/grpc")
+		r.Body = body
+		return e.do(e.h2cClient(), r)
+	}
+	if res, body := post("/api/talk"); res.StatusCode != 200 || len(body) != 12 {
+		t.Errorf("the client is silent, the server not: %d %q", res.StatusCode, body)
+	}
+	if res, _ := post("/api/silent"); res.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("both are silent: %d, want 408", res.StatusCode)
+	}
+}
+
+func TestRequestCap(t *testing.T) {
+	hold, held := make(chan struct{}), make(chan struct{}, 2)
+	o := serve(t, func(w http.ResponseWriter, r *http.Request) { held <- struct{}{}; <-hold })
+	e := start(t, app(t, o.URL), func(d *proxy.Deps) { d.Limits.Requests = 2 })
+	c := e.h2cClient()
+	done := make(chan int, 2)
+	for range 2 {
+		go func() {
+			res, err := c.Do(e.request("GET", "/api/x", ""))
+			if err != nil {
+				done <- 0
+				return
+			}
+			res.Body.Close()
+			done <- res.StatusCode
+		}()
+		<-held
+	}
+	if res, _ := e.do(c, e.request("GET", "/api/x", "")); res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
+		t.Errorf("the third request: %d %v, want 503 and when to come again", res.StatusCode, res.Header)
+	}
+	if res, _ := e.do(c, e.request("GET", "/.nearzone/health", "")); res.StatusCode != 200 {
+		t.Errorf("health: %d, want 200", res.StatusCode)
+	}
+	close(hold)
+	for range 2 {
+		if got := <-done; got != 200 {
+			t.Errorf("a request under way: %d, want 200", got)
+		}
 	}
 }

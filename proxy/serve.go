@@ -190,6 +190,9 @@ func (x *exchange) forward(p path, r *http.Request) {
 		return
 	}
 	switch {
+	case x.p.requests.Load() > int64(x.p.limits.Requests):
+		x.refuse(refusedBusy)
+		return
 	case x.p.loops(r.Header):
 		x.refuse(refusedLoop)
 		return
@@ -228,6 +231,7 @@ const (
 	refusedLoop
 	refusedBody
 	refusedBeacon
+	refusedBusy
 	refusals
 )
 
@@ -245,6 +249,7 @@ var refusalTexts = [refusals]struct {
 	refusedLoop:    {"loop", http.StatusLoopDetected, "this request has been here before (CDN-Loop)"},
 	refusedBody:    {"body_too_large", http.StatusRequestEntityTooLarge, "request body is too large"},
 	refusedBeacon:  {"beacon_rate", http.StatusTooManyRequests, "too many reports"},
+	refusedBusy:    {"busy", http.StatusServiceUnavailable, "too many requests are under way here"},
 }
 
 func (r refusal) String() string { return refusalTexts[r].label }

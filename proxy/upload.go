@@ -21,10 +21,12 @@ type upload struct {
 	idle  time.Duration // 0: may be silent
 	timer *time.Timer
 
+	stream  bool        // of messages: silent only while the answer is, too
 	trailer http.Header // complete with the end of the body
 
 	mu      sync.Mutex // guards what is below
 	reading bool
+	sent    int64 // of the answer, when the wait began
 	read    bool  // to its end
 	over    bool  // the handler ends
 	err     error // the first one that is not the end
@@ -50,8 +52,8 @@ func (x *exchange) watchUpload(r *http.Request, limit int64) {
 	}
 	dropClaims(r.Trailer)
 	x.upload = &upload{ReadCloser: body, x: x, rc: x.w.rc, idle: x.p.limits.Body, trailer: r.Trailer}
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-		x.upload.idle = 0 // a stream of messages may pause as long as it likes
+	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		x.upload.idle, x.upload.stream = x.site.Upgrade, true
 	}
 	r.Body = x.upload
 	if r.ProtoMajor == 1 {
@@ -72,7 +74,7 @@ func (u *upload) begin() {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.reading = true
+	u.reading, u.sent = true, u.x.w.bytes.Load()
 	if u.timer == nil {
 		u.timer = time.AfterFunc(u.idle, u.expire)
 	} else {
@@ -107,9 +109,15 @@ func (u *upload) done(err error) error {
 func (u *upload) expire() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.reading && !u.over {
-		u.rc.SetReadDeadline(time.Unix(1, 0))
+	if !u.reading || u.over {
+		return
 	}
+	if sent := u.x.w.bytes.Load(); u.stream && sent != u.sent {
+		u.sent = sent
+		u.timer.Reset(u.idle)
+		return
+	}
+	u.rc.SetReadDeadline(time.Unix(1, 0))
 }
 
 // leave ends the watch with the handler, whose connection is not ours to touch any more. What is left of the body

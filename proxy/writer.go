@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,7 +16,7 @@ type writer struct {
 	x      *exchange
 	rc     *http.ResponseController
 	status int // 0 before the head
-	bytes  int64
+	bytes  atomic.Int64
 	stall  *time.Timer // HTTP/2 only
 	old    bool        // HTTP/1.0, which knows no 1xx (RFC 9110 §15.2)
 	empty  bool        // the answer ends with its head: no flush may tear them apart
@@ -103,7 +104,7 @@ func (w *writer) Write(b []byte) (int, error) {
 	}
 	w.held = true
 	n, err := w.ResponseWriter.Write(b)
-	w.bytes += int64(n)
+	w.bytes.Add(int64(n))
 	return n, err
 }
 
