@@ -19,7 +19,7 @@ func (demoCmd) Run(ctx context.Context, s streams) error {
 	return demo.Run(ctx, demo.Options{Out: s.out, Start: func(cfg *config.Config) (demo.Node, error) {
 		n, err := newNode(cfg, nodeOptions{Log: log.With("on", cfg.Node.Zone)})
 		if err != nil {
-			return demo.Node{}, explainBind(err)
+			return demo.Node{}, err
 		}
 		return demoNode(n), nil
 	}})

@@ -221,6 +221,9 @@ func TestLab(t *testing.T) {
 	for viewer, s := range w.seen {
 		all := s.since(time.Time{})
 		last := all[len(all)-1]
+		for _, x := range all[len(all)-5:] { // the least of a few: what is above it is this machine's
+			last.Second = min(last.Second, x.Second)
+		}
 		t.Logf("%-9s chosen %s, RTT %v; best %s, RTT %v; first answer was %s; second GET %.1f ms", viewer, zoneAt(last.Addr),
 			labRTT[[2]string{viewer, zoneAt(last.Addr)}], best(viewer, lax, phx, home), labRTT[[2]string{viewer, best(viewer, lax, phx, home)}],
 			zoneAt(all[0].Addr), float64(last.Second.Microseconds())/1000)

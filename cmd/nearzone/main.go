@@ -62,8 +62,13 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		fmt.Fprintln(errOut, "nearzone:", err)
 		return 2
 	}
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"--help"}
+	case args[0] == "--version":
+		args = []string{"version"}
+	case args[0] == "help": // as other tools have it
+		args = append(args[1:], "--help")
 	}
 	line, err := parser.Parse(args)
 	if exit >= 0 { // --help has been answered

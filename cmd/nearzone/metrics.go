@@ -11,7 +11,7 @@ type metrics struct {
 	reloaded   prometheus.Gauge
 	reloadedAt prometheus.Gauge
 	leaving    prometheus.Gauge
-	drained    prometheus.Gauge
+	drained    *prometheus.GaugeVec // by target
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -27,10 +27,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		reloaded:   gauge("nearzone_config_last_reload_successful", "Whether the last reading of the configuration was taken."),
 		reloadedAt: gauge("nearzone_config_last_reload_success_timestamp_seconds", "When a configuration was last taken."),
 		leaving:    gauge("nearzone_node_leaving", "Whether this node is draining to stop."),
-		drained:    gauge("nearzone_fleet_drained_targets", "Zones and nodes that an operator took out of the answers."),
+		drained: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "nearzone_fleet_drained", Help: "1 for each zone or node that an operator took out of the answers."}, []string{"target"}),
 	}
+	reg.MustRegister(m.drained)
 	m.reload(nil)
 	return m
+}
+
+// drain notes an order of the drain log.
+func (m *metrics) drain(order drainOrder) {
+	if order.Undo {
+		m.drained.DeleteLabelValues(order.Target)
+		return
+	}
+	m.drained.WithLabelValues(order.Target).Set(1)
 }
 
 // reload notes how a reload went.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -35,7 +36,8 @@ import (
 type node struct {
 	log     *slog.Logger
 	reg     *prometheus.Registry
-	id      string // config.ZoneNode.ID of this node, or its name when zones do not list it
+	id      string // config.ZoneNode.ID of this node, by which its peers know it; the host name when zones do not list it
+	name    string // for people: node.name, else id
 	zone    string
 	started time.Time
 	load    func() (*config.Config, error) // reads the configuration again; nil when it cannot change
@@ -74,9 +76,10 @@ type nodeOptions struct {
 // newNode binds every listener of the configuration and joins the rooms. It starts nothing; on an error all that was
 // bound is closed again.
 func newNode(cfg *config.Config, o nodeOptions) (n *node, err error) {
-	n = &node{log: o.Log, reg: prometheus.NewRegistry(), started: time.Now(), load: o.Load, zone: cfg.Node.Zone, id: cfg.Node.Name}
-	if self := cfg.Self(); self != nil {
-		n.id = self.ID()
+	n = &node{log: o.Log, reg: prometheus.NewRegistry(), started: time.Now(), load: o.Load}
+	n.identify(cfg)
+	if err := os.MkdirAll(cfg.Node.Data, 0o750); err != nil {
+		return nil, fmt.Errorf("node.data: %w; choose a directory that this user may write", err)
 	}
 	n.config.Store(cfg)
 	n.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -93,6 +96,25 @@ func newNode(cfg *config.Config, o nodeOptions) (n *node, err error) {
 		}
 	}
 	return n, nil
+}
+
+// identify names the node: by its entry in zones for its peers, by node.name for people. A node that no zone lists is
+// alone, in a zone called local.
+func (n *node) identify(cfg *config.Config) {
+	n.zone, n.name = cfg.Node.Zone, cfg.Node.Name
+	if n.zone == "" || n.zone == "auto" {
+		n.zone = "local"
+	}
+	if self := cfg.Self(); self != nil {
+		n.id = self.ID()
+	} else if host, err := os.Hostname(); err == nil {
+		n.id = host
+	} else {
+		n.id = "local"
+	}
+	if n.name == "" || n.name == "auto" {
+		n.name = n.id
+	}
 }
 
 // buildFleet makes what nodes tell each other and what they think of each other.
@@ -130,17 +152,17 @@ func (n *node) buildBytes(cfg *config.Config, b *binder) (err error) {
 		}
 	}
 	n.proxy, err = proxy.Listen(cfg, proxy.Deps{
-		Zone: n.zone, Node: n.id, Cache: n.cache, Origins: n.origins, Certs: n.certs,
+		Zone: n.zone, Node: n.name, Cache: n.cache, Origins: n.origins, Certs: n.certs,
 		Observe: n.observe, Beacon: n.beacon, Access: n.access,
 		Listen: b.listen, Log: n.log, Reg: n.reg,
 	})
 	if err != nil {
-		return err
+		return explainBind(err)
 	}
 	n.streams, err = stream.Listen(cfg, stream.Deps{
 		Origins: n.origins, Observe: n.observe, Listen: b.listen, ListenPacket: b.listenPacket, Log: n.log, Reg: n.reg,
 	})
-	return err
+	return explainBind(err)
 }
 
 // buildPlaces makes the tree that decides places.
@@ -166,7 +188,8 @@ func (n *node) buildPlaces(cfg *config.Config, b *binder) error {
 
 // buildDoors makes the operator's door and asks AWS who we are.
 func (n *node) buildDoors(cfg *config.Config, b *binder) (err error) {
-	n.identity = localzone.NewIdentity(localzone.Options{Log: n.log})
+	// Who this is has been settled (whoAmI); what EC2 adds is shown in status, and its absence is no news.
+	n.identity = localzone.NewIdentity(localzone.Options{Log: slog.New(slog.DiscardHandler)})
 	if cfg.Admin.Listen != "" || cfg.Admin.Metrics.Listen != "" {
 		n.admin, err = admin.Listen(cfg.Admin, n.hooks(), n.reg, admin.Options{Listen: b.listen, Log: n.log, Reg: n.reg})
 	}
@@ -200,12 +223,10 @@ func (n *node) doors() parts {
 	if n.dns != nil {
 		doors["dns"] = n.dns.Run
 	}
-	if n.admin != nil {
-		doors["admin"] = n.admin.Run
-	}
 	return doors
 }
 
+// behindDoors are the parts that the doors need, and the operator's door: who watches a node leave wants to see all of it.
 func (n *node) behindDoors() parts {
 	rooms := parts{
 		"fleet": n.fleet.Run, "health checks": n.checker.Run, "health views": n.health.Run, "origins": n.origins.Run,
@@ -214,6 +235,9 @@ func (n *node) behindDoors() parts {
 	}
 	if n.certs != nil {
 		rooms["certificates"] = n.certs.Run
+	}
+	if n.admin != nil {
+		rooms["admin"] = n.admin.Run
 	}
 	return rooms
 }

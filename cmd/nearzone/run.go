@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,9 +38,9 @@ func (c runCmd) Run(ctx context.Context, s streams) error {
 	boundMemory()
 	n, err := newNode(cfg, nodeOptions{Log: log, Load: load})
 	if err != nil {
-		return explainBind(err)
+		return err
 	}
-	log.Info("nearzone runs", "version", versionString(), "file", c.File, "hash", cfg.Hash, "zone", n.zone, "node", n.id,
+	log.Info("nearzone runs", "version", versionString(), "file", c.File, "hash", cfg.Hash, "zone", n.zone, "node", n.name, "id", n.id,
 		"http", cfg.Listen.HTTP, "https", cfg.Listen.HTTPS, "dns", cfg.DNS.Listen, "admin", cfg.Admin.Listen)
 	return serve(ctx, n, c.reloads)
 }
@@ -56,7 +57,7 @@ func serve(ctx context.Context, n *node, reloads func(context.Context, func())) 
 		defer close(reloading)
 		reloads(running, func() {
 			if err := n.Reload(); err != nil {
-				n.log.Error("configuration not reloaded, the old one stays", "err", err)
+				logLines(n.log, "configuration not reloaded, the old one stays", err)
 			}
 		})
 	}()
@@ -69,8 +70,18 @@ func serve(ctx context.Context, n *node, reloads func(context.Context, func())) 
 	}
 	n.log.Info("leaving", "why", context.Cause(ctx))
 	n.leave(running)
+	n.log.Info("closing the doors", "drain.http", n.config.Load().Drain.HTTP)
 	stop()
-	return <-ended
+	err := <-ended
+	n.log.Info("stopped")
+	return err
+}
+
+// logLines logs an error that says several things, one line each.
+func logLines(log *slog.Logger, message string, err error) {
+	for line := range strings.Lines(err.Error()) {
+		log.Error(message, "err", strings.TrimSpace(line))
+	}
 }
 
 // leave is the first half of stopping: nothing is closed, but new clients are sent elsewhere and those who are here
@@ -81,10 +92,14 @@ func (n *node) leave(ctx context.Context) {
 	n.metrics.leaving.Set(1)
 	n.health.changed()
 	if len(cfg.DNS.Names) > 0 && !cfg.Lone() {
+		n.log.Info("waiting for clients to ask DNS again", "drain.answers", cfg.Drain.Answers)
 		wait(ctx, cfg.Drain.Answers, func() bool { return false })
 	}
 	n.proxy.Drain()
 	n.streams.Drain()
+	if left := n.streams.Sessions(); left > 0 {
+		n.log.Info("waiting for stream sessions to end", "sessions", left, "drain.streams", cfg.Drain.Streams)
+	}
 	wait(ctx, cfg.Drain.Streams, func() bool { return n.streams.Sessions() == 0 })
 }
 
@@ -146,6 +161,8 @@ func fileStamp(path string) stamp {
 // explainBind adds the remedy to an error of a socket that could not be bound.
 func explainBind(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("%w: another program holds it (ss -lntup shows which); stop it or change the listen key", err)
 	case errors.Is(err, syscall.EACCES):

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/nearzone/nearzone/admin"
+	"github.com/nearzone/nearzone/config"
 	"github.com/nearzone/nearzone/fleet"
 	"github.com/nearzone/nearzone/proxy/cache"
 )
@@ -68,7 +71,7 @@ func (n *node) purge(ctx context.Context, body json.RawMessage) (any, error) {
 func (n *node) append(ctx context.Context, log string, data []byte) (uint64, error) {
 	position, err := n.fleet.Append(ctx, log, data)
 	if errors.Is(err, fleet.ErrNoHub) || errors.Is(err, fleet.ErrNotRunning) {
-		return 0, fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
+		return 0, fmt.Errorf("%w: %w; the hub in the home Region keeps the log: see the fleet in `nearzone status`, then try again", admin.ErrUnavailable, err)
 	}
 	return position, err
 }
@@ -112,7 +115,10 @@ type drainOrder struct {
 // drain tells the fleet to take a zone or node out of the answers, or to bring it back.
 func (n *node) drain(ctx context.Context, target string, undo bool) (any, error) {
 	if !n.knows(target) {
-		return nil, fmt.Errorf("drain: no zone or node is named %q (zones: %v)", target, n.zoneNames())
+		return nil, fmt.Errorf("drain: no zone or node is named %q (have: %s)", target, strings.Join(n.targets(), ", "))
+	}
+	if undo && !n.drained.has(target, target) {
+		return nil, fmt.Errorf("drain --undo: %q is not drained (drained: %s)", target, strings.Join(n.drained.list(), ", "))
 	}
 	data, err := json.Marshal(drainOrder{target, undo})
 	if err != nil {
@@ -122,28 +128,47 @@ func (n *node) drain(ctx context.Context, target string, undo bool) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	return map[string]any{"target": target, "undo": undo, "position": position}, nil
+	answer := drainAnswer{Target: target, Undo: undo, Position: position}
+	if !undo && !n.namesAnyWithout(target) {
+		answer.Warning = "no zone is left that answers may name: they fail open until one is brought back"
+	}
+	return answer, nil
 }
 
-func (n *node) knows(target string) bool {
+// drainAnswer is what the admin door says of a drain.
+type drainAnswer struct {
+	Target   string `json:"target"`
+	Undo     bool   `json:"undo"`
+	Position uint64 `json:"position"` // in the fleet's drain log
+	Warning  string `json:"warning,omitempty"`
+}
+
+func (n *node) knows(target string) bool { return slices.Contains(n.targets(), target) }
+
+// targets are the zones and nodes that can be drained.
+func (n *node) targets() (names []string) {
 	for _, z := range n.routingZones() {
-		if z.Name == target {
-			return true
-		}
+		names = append(names, z.Name)
+	}
+	for _, z := range n.routingZones() {
 		for _, node := range z.Nodes {
-			if node.ID == target {
+			names = append(names, node.ID)
+		}
+	}
+	return names
+}
+
+// namesAnyWithout reports whether answers may name some node once target is drained too.
+func (n *node) namesAnyWithout(target string) bool {
+	for _, z := range n.routingZones() {
+		for _, node := range z.Nodes {
+			serves := z.Mode == "" || z.Mode == config.ModeServe
+			if serves && z.Name != target && node.ID != target && !n.drained.has(z.Name, node.ID) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-func (n *node) zoneNames() (names []string) {
-	for _, z := range n.routingZones() {
-		names = append(names, z.Name)
-	}
-	return names
 }
 
 // followDrains keeps the set of drained targets as the log says.
@@ -155,7 +180,7 @@ func (n *node) followDrains(ctx context.Context) error {
 			return
 		}
 		n.drained.set(order)
-		n.metrics.drained.Set(float64(len(n.drained.list())))
+		n.metrics.drain(order)
 		n.log.Info("drain", "target", order.Target, "undo", order.Undo)
 	})
 }

@@ -24,7 +24,8 @@ import (
 // Status is /v1/status: what one node knows of itself and of its fleet.
 type Status struct {
 	Version string                           `json:"version"`
-	Node    string                           `json:"node"`
+	Node    string                           `json:"node"` // by which its peers know it
+	Name    string                           `json:"name"` // node.name
 	Zone    string                           `json:"zone"`
 	Config  string                           `json:"config"` // hash of the file, alike on all nodes that run the same
 	Started time.Time                        `json:"started"`
@@ -42,8 +43,8 @@ type Status struct {
 func (n *node) status() any {
 	cfg := n.config.Load()
 	s := Status{
-		Version: versionString(), Node: n.id, Zone: n.zone, Config: cfg.Hash, Started: n.started, Leaving: n.leaving.Load(),
-		Fleet: n.fleet.Status(), Nodes: n.quorum.Status(time.Now()), Drained: n.drained.list(),
+		Version: versionString(), Node: n.id, Name: n.name, Zone: n.zone, Config: cfg.Hash, Started: n.started, Leaving: n.leaving.Load(),
+		Fleet: n.fleet.Status(), Nodes: n.nodesStatus(), Drained: n.drained.list(),
 		Origins: map[string][]origin.ServerStatus{}, Cache: n.cache.Stats(), Streams: n.streams.Sessions(), Names: []string{},
 	}
 	for _, o := range cfg.Origins {
@@ -60,8 +61,26 @@ func (n *node) status() any {
 	return s
 }
 
+// nodesStatus is the votes on each node, with what the operator has ordered, and with the zone of those never heard of.
+func (n *node) nodesStatus() []healthcheck.NodeStatus {
+	zones := map[string]string{}
+	for _, z := range n.routingZones() {
+		for _, node := range z.Nodes {
+			zones[node.ID] = z.Name
+		}
+	}
+	nodes := n.quorum.Status(time.Now())
+	for i := range nodes {
+		if zone, known := zones[nodes[i].Node]; known {
+			nodes[i].Zone = zone
+		}
+		nodes[i].Draining = nodes[i].Draining || n.drained.has(nodes[i].Zone, nodes[i].Node)
+	}
+	return nodes
+}
+
 func (s Status) write(out io.Writer) error {
-	fmt.Fprintf(out, "nearzone %s  node %s  zone %s  configuration %s  up %s\n", s.Version, s.Node, s.Zone, s.Config,
+	fmt.Fprintf(out, "nearzone %s  node %s  zone %s  configuration %s  up %s\n", s.Version, s.Name, s.Zone, s.Config,
 		time.Since(s.Started).Round(time.Second))
 	fmt.Fprintf(out, "fleet: %s\n", describeFleet(s.Fleet))
 	if len(s.Drained) > 0 {
@@ -94,6 +113,9 @@ func describeFleet(f fleet.Status) string {
 		return fmt.Sprintf("%s, not connected: %s", f.Role, f.Error)
 	case len(f.Peers) > 0:
 		return fmt.Sprintf("%s, connected with %s", f.Role, strings.Join(f.Peers, ", "))
+	}
+	if f.Role == fleet.Lone {
+		return "alone: no other node is configured"
 	}
 	return string(f.Role)
 }
@@ -130,7 +152,7 @@ func (n *node) explain(name, client string) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client %q is no IP address; give one, such as 198.51.100.7", client)
 	}
-	return n.router.Explain(name, addr)
+	return n.router.Explain(strings.ToLower(strings.TrimSuffix(name, ".")), addr)
 }
 
 func writeZone(w io.Writer, z localzone.Entry) {

@@ -108,15 +108,19 @@ func (c statusCmd) Run(ctx context.Context, s streams) error {
 
 type drainCmd struct {
 	adminFlag
-	Target string `arg:"" help:"A zone (us-west-2-lax-1a) or a node (203.0.113.10)."`
+	Target string `arg:"" help:"A zone (us-west-2-lax-1a), or a node as status names it (203.0.113.10)."`
 	Undo   bool   `help:"Bring it back."`
 }
 
 // Run tells the fleet; answers follow at once, clients within the TTL.
 func (c drainCmd) Run(ctx context.Context, s streams) error {
 	in := map[string]any{"target": c.Target, "undo": c.Undo}
-	if err := c.client().Post(ctx, "/v1/drain", in, nil); err != nil {
+	var answer drainAnswer
+	if err := c.client().Post(ctx, "/v1/drain", in, &answer); err != nil {
 		return err
+	}
+	if answer.Warning != "" {
+		fmt.Fprintln(s.err, "warning:", answer.Warning)
 	}
 	said := "%s leaves the answers; its clients move within the TTL (undo: nearzone drain --undo %[1]s)\n"
 	if c.Undo {
