@@ -60,7 +60,7 @@ type relay interface {
 func (s *Streams) open(k doorKey, p *policy) (*door, error) {
 	d := &door{key: k}
 	d.policy.Store(p)
-	shared := shared{Deps: &s.deps, servers: pools{s.deps.Origins}, policy: &d.policy, seldom: &rate.Sometimes{Interval: 10 * time.Second}}
+	shared := shared{Deps: &s.deps, servers: pools{s.deps.Origins}, policy: &d.policy, locals: &s.locals, seldom: &rate.Sometimes{Interval: 10 * time.Second}}
 	var err error
 	switch k.network {
 	case "tcp":
@@ -81,6 +81,7 @@ type shared struct {
 	*Deps
 	servers servers
 	policy  *atomic.Pointer[policy]
+	locals  *locals
 	seldom  *rate.Sometimes // for log lines that every client could cause
 }
 

@@ -114,7 +114,7 @@ func newRelay(t *testing.T, s servers) (*udpRelay, *policy) {
 	p := &policy{name: "match", unreplied: time.Minute, established: time.Minute, max: 10, count: m.of("match", "udp")}
 	var policies atomic.Pointer[policy]
 	policies.Store(p)
-	r, err := newUDPRelay(shared{Deps: &deps, servers: s, policy: &policies, seldom: new(rate.Sometimes)}, "127.0.0.1:0")
+	r, err := newUDPRelay(shared{Deps: &deps, servers: s, policy: &policies, seldom: new(rate.Sometimes), locals: new(locals)}, "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,12 @@ func next(t *testing.T, server net.PacketConn, buf []byte) string {
 }
 
 func TestNobodyAnswersImpossibleSources(t *testing.T) {
-	r := &udpRelay{local: netip.MustParseAddrPort("0.0.0.0:7777"), any: true}
+	var ours locals
+	for _, a := range []string{"0.0.0.0:7777", "0.0.0.0:7779", "203.0.113.11:7780", "203.0.113.12:9999"} {
+		ours.add(netip.MustParseAddrPort(a))
+	}
+	ours.remove(netip.MustParseAddrPort("203.0.113.12:9999"))
+	r := &udpRelay{shared: shared{locals: &ours}, local: netip.MustParseAddrPort("0.0.0.0:7777"), any: true}
 	for client, want := range map[string]bool{
 		"198.51.100.7:7777":    true,
 		"198.51.100.7:0":       false,
@@ -168,6 +173,16 @@ func TestNobodyAnswersImpossibleSources(t *testing.T) {
 		"[ff02::1]:5000":       false,
 		"203.0.113.10:7777":    false, // ourselves: it would go round for ever
 		"203.0.113.10:7778":    true,
+		"203.0.113.10:7779":    false, // another stream of ours: between two it would go round as well
+		"127.0.0.1:7779":       false,
+		"198.51.100.7:7779":    true,
+		"203.0.113.11:7780":    false,
+		"203.0.113.10:7780":    true,
+		"203.0.113.12:9999":    true, // not any more
+		"198.51.100.7:7":       false, // echo
+		"198.51.100.7:19":      false, // chargen
+		"198.51.100.7:53":      false, // dns
+		"198.51.100.7:54":      true,
 		"[2001:db8::1]:5000":   true,
 	} {
 		f := flow{netip.MustParseAddrPort(client), netip.MustParseAddr("203.0.113.10")}

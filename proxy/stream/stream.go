@@ -47,6 +47,7 @@ type Deps struct {
 type Streams struct {
 	deps    Deps
 	metrics *metrics
+	locals  locals
 	changed chan struct{} // Run has something to start or to time
 
 	mu       sync.Mutex // guards all below

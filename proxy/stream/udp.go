@@ -59,6 +59,7 @@ func newUDPRelay(s shared, address string) (*udpRelay, error) {
 		return nil, fmt.Errorf("prepare udp socket %s: %w", address, err)
 	}
 	_ = conn.SetReadBuffer(receiveBuffer) // less than asked for is still right, and drops are counted
+	s.locals.add(local)
 	return r, nil
 }
 
@@ -104,6 +105,7 @@ func (r *udpRelay) closeIfDone() {
 	if r.shutting.Load() && !r.pinned && len(r.flows) == 0 && !r.closed {
 		r.closed = true
 		_ = r.conn.Close()
+		r.locals.remove(r.local)
 	}
 }
 
@@ -215,12 +217,58 @@ func (r *udpRelay) session(ctx context.Context, f flow) *udpSession {
 	return nil
 }
 
-// answerable says whether a source address can be a client's. An answer to our own socket would come back to us for
-// ever.
+// answerable says whether a source address can be a client's. An answer to a socket of our own, or to a service that
+// answers everything, would come back to us for ever; whoever can forge a source could start that with one datagram.
 func (r *udpRelay) answerable(f flow) bool {
 	from := f.client.Addr()
-	own := f.client.Port() == r.local.Port() && (from == f.local || from == r.local.Addr())
-	return f.client.Port() != 0 && !from.IsUnspecified() && !from.IsMulticast() && !own && from != broadcast
+	return f.client.Port() != 0 && !answersAll(f.client.Port()) && !from.IsUnspecified() && !from.IsMulticast() &&
+		from != broadcast && !r.locals.own(f)
+}
+
+// answersAll knows the ports of echo, daytime, qotd, chargen, time, dns and tftp. No client is given one of them: NATs
+// keep ports above 1023 there (RFC 4787 §4.2.1).
+func answersAll(port uint16) bool {
+	switch port {
+	case 7, 13, 17, 19, 37, 53, 69:
+		return true
+	}
+	return false
+}
+
+// locals are the addresses of all UDP sockets that streams listen on. The zero value is none.
+type locals struct {
+	mu   sync.Mutex // guards open
+	open map[netip.AddrPort]int
+}
+
+func (l *locals) add(a netip.AddrPort) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == nil {
+		l.open = map[netip.AddrPort]int{}
+	}
+	l.open[a]++
+}
+
+func (l *locals) remove(a netip.AddrPort) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[a]--; l.open[a] <= 0 {
+		delete(l.open, a)
+	}
+}
+
+// own reports whether a flow comes from one of them: by its address, or by its port when it listens on all and the
+// address is this machine's.
+func (l *locals) own(f flow) bool {
+	from, port := f.client.Addr(), f.client.Port()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[f.client] > 0 {
+		return true
+	}
+	here := from == f.local || from.IsLoopback()
+	return here && l.open[netip.AddrPortFrom(netip.IPv4Unspecified(), port)]+l.open[netip.AddrPortFrom(netip.IPv6Unspecified(), port)] > 0
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
