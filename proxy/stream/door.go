@@ -143,10 +143,11 @@ const (
 	endRemoved                   // its stream left the configuration
 	endDrained                   // drain.streams was over
 	endStopped                   // the process stops
+	endCrowded                   // the table was full, and its client had not yet spoken after an answer (udp)
 	numEndings
 )
 
-var endingNames = [...]string{"closed", "idle", "reset", "refused", "unreachable", "removed", "drained", "stopped"}
+var endingNames = [...]string{"closed", "idle", "reset", "refused", "unreachable", "removed", "drained", "stopped", "crowded_out"}
 
 // String is the value of the reason label.
 func (e ending) String() string { return endingNames[e] }

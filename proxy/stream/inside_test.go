@@ -178,7 +178,7 @@ func TestNobodyAnswersImpossibleSources(t *testing.T) {
 		"198.51.100.7:7779":    true,
 		"203.0.113.11:7780":    false,
 		"203.0.113.10:7780":    true,
-		"203.0.113.12:9999":    true, // not any more
+		"203.0.113.12:9999":    true,  // not any more
 		"198.51.100.7:7":       false, // echo
 		"198.51.100.7:19":      false, // chargen
 		"198.51.100.7:53":      false, // dns

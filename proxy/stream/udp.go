@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -17,6 +19,8 @@ const (
 	// receiveBuffer is what we ask the kernel to hold for us. At 100,000 datagrams of 200 bytes a second (each costs
 	// the kernel about 800 bytes) 4 MiB bridge 50 ms in which we do not run. The kernel caps it at net.core.rmem_max.
 	receiveBuffer = 4 << 20
+	// crowdOut is how many sessions a second may give way when the table is full: some 150 ms of one core's time.
+	crowdOut = 5000
 )
 
 // flow is what makes a session: the client, and the address that it spoke to (a host may have several).
@@ -34,6 +38,7 @@ type udpRelay struct {
 	any      bool // bound to every address, so that datagrams tell which one they came to
 	shutting atomic.Bool
 	kernel   uint32 // datagrams that the kernel says it dropped; the receiving goroutine's own
+	crowding *rate.Limiter
 
 	mu     sync.Mutex // guards all below; the receiving goroutine takes it for each datagram, others only when a session ends
 	flows  map[flow]*udpSession
@@ -53,7 +58,8 @@ func newUDPRelay(s shared, address string) (*udpRelay, error) {
 		return nil, fmt.Errorf("a %T cannot be relayed from, it takes a *net.UDPConn", pc)
 	}
 	local := addrPort(conn.LocalAddr())
-	r := &udpRelay{shared: s, conn: conn, local: local, any: local.Addr().IsUnspecified(), flows: map[flow]*udpSession{}}
+	r := &udpRelay{shared: s, conn: conn, local: local, any: local.Addr().IsUnspecified(), flows: map[flow]*udpSession{},
+		crowding: rate.NewLimiter(crowdOut, crowdOut/10)}
 	if err := listenOptions(conn, r.any); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("prepare udp socket %s: %w", address, err)
@@ -209,12 +215,40 @@ func (r *udpRelay) session(ctx context.Context, f flow) *udpSession {
 		p.count.drop(dropSource, 1)
 	case r.shutting.Load() || r.closed:
 		p.count.drop(dropDraining, 1)
-	case len(r.flows) >= p.max:
+	case len(r.flows) >= p.max && !r.makeRoom():
 		p.count.drop(dropFull, 1)
 	default:
 		return r.begin(ctx, p, f)
 	}
 	return nil
+}
+
+// makeRoom takes the oldest of a few sessions off a full table whose client has not been heard of after an answer: a
+// datagram from a forged source makes no other kind. It does so only so often, because beginning a session costs more
+// than dropping its datagram. The caller holds mu.
+func (r *udpRelay) makeRoom() bool {
+	if !r.crowding.Allow() {
+		return false
+	}
+	var oldest *udpSession
+	looked, seen := 0, 0
+	for _, s := range r.flows { // from a random place on
+		if looked++; !s.confirmed.Load() {
+			seen++
+			if oldest == nil || s.began.Before(oldest.began) {
+				oldest = s
+			}
+		}
+		if looked == 64 || seen == 8 {
+			break
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	delete(r.flows, oldest.flow)
+	r.tasks.Go(func() { oldest.end(endCrowded) }) // it takes mu
+	return true
 }
 
 // answerable says whether a source address can be a client's. An answer to a socket of our own, or to a service that

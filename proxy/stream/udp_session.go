@@ -29,9 +29,10 @@ type udpSession struct {
 	began  time.Time
 	cancel context.CancelCauseFunc
 
-	active  atomic.Int64 // latest datagram in either direction: time since began
-	replied atomic.Bool
-	server  atomic.Pointer[server] // nil until connected
+	active    atomic.Int64 // latest datagram in either direction: time since began
+	replied   atomic.Bool
+	confirmed atomic.Bool            // the client has sent something after an answer, so its address is its own
+	server    atomic.Pointer[server] // nil until connected
 
 	mu    sync.Mutex // guards all below
 	early [][]byte   // datagrams that came before the server's socket was there
@@ -93,6 +94,9 @@ func (s *udpSession) unreachable(ctx context.Context, err error) {
 // over and the datagram may begin another.
 func (s *udpSession) forward(packet []byte) bool {
 	s.touch()
+	if s.replied.Load() && !s.confirmed.Load() {
+		s.confirmed.Store(true)
+	}
 	if srv := s.server.Load(); srv != nil {
 		return s.send(srv, packet)
 	}

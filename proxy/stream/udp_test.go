@@ -258,7 +258,7 @@ func TestUDPCap(t *testing.T) {
 	for range 3 {
 		c := dial(t, "udp", e.addr("match"))
 		clients = append(clients, c)
-		if got := ask(t, c, "x", soon); got != "s:x" {
+		if got := ask(t, c, "x", soon) + ask(t, c, "x", soon); got != "s:xs:x" {
 			t.Fatalf("got %q", got)
 		}
 	}
@@ -271,6 +271,35 @@ func TestUDPCap(t *testing.T) {
 	}
 	if n := e.metric("sessions"); n != 3 {
 		t.Errorf("gauge says %v sessions, want 3", n)
+	}
+}
+
+// One datagram from a forged source is no player: such sessions fill the table and keep nobody out.
+func TestUDPCapGivesWayToPlayers(t *testing.T) {
+	_, server := arena(t, "s", "127.0.0.1:0")
+	st := udpMatch
+	st.MaxSessions = 3
+	e := start(t, configOf([]config.Stream{st}, map[string][]string{"arena": {server}}), nil)
+	player := dial(t, "udp", e.addr("match"))
+	if got := ask(t, player, "x", soon) + ask(t, player, "x", soon); got != "s:xs:x" {
+		t.Fatalf("got %q", got)
+	}
+	for range 20 {
+		dial(t, "udp", e.addr("match")).Write([]byte("x"))
+	}
+	late := dial(t, "udp", e.addr("match"))
+	if got := ask(t, late, "y", soon) + ask(t, late, "y", soon); got != "s:ys:y" {
+		t.Errorf("who comes late got %q", got)
+	}
+	if got := ask(t, player, "z", soon); got != "s:z" {
+		t.Errorf("who was there got %q", got)
+	}
+	eventually(t, "the table is within its limit", func() bool { return e.metric("sessions") <= 3 })
+	if n := e.metric("sessions_ended_total", "reason=crowded_out"); n < 19 {
+		t.Errorf("%v sessions were crowded out, want 19 or more", n)
+	}
+	if n := e.metric("sessions_started_total"); n != 22 {
+		t.Errorf("%v sessions began, want 22", n)
 	}
 }
 
