@@ -63,12 +63,15 @@ func (m mapping) read(d *decoder, n *node) {
 }
 
 func (m mapping) unknown(d *decoder, n *node) {
-	for _, e := range n.entries {
+	for i, e := range n.entries {
 		if e.failed {
 			continue
 		}
-		f := find(m, func(f *field) bool { return f.key == e.key })
+		f := m.field(e.key)
 		switch {
+		case f == nil && m.parent(n, i) != "":
+			d.failAt(e.keyPos, e.path(), "is not a key here: indent it, below %s", m.parent(n, i))
+			e.failed = true
 		case f == nil:
 			d.failAt(e.keyPos, e.path(), "unknown key%s", instead(e.key, m.keys()))
 			e.failed = true
@@ -78,6 +81,45 @@ func (m mapping) unknown(d *decoder, n *node) {
 		}
 	}
 }
+
+func (m mapping) field(key string) *field {
+	return find(m, func(f *field) bool { return f.key == key })
+}
+
+// parent is the key that entry i, which is unknown, was likely meant to stand under: the one before it, when that is
+// empty and takes it.
+func (m mapping) parent(n *node, i int) string {
+	j := i - 1
+	for j >= 0 && n.entries[j].failed {
+		j--
+	}
+	if j < 0 || n.entries[j].kind != kindNull {
+		return ""
+	}
+	if f := m.field(n.entries[j].key); f != nil && holds(f.shape, n.entries[i]) {
+		return f.key
+	}
+	return ""
+}
+
+// holder is a shape whose values are mappings.
+type holder interface{ holds(child *node) bool }
+
+// holds reports whether a value of this shape has room for child.
+func holds(s shape, child *node) bool {
+	switch s := s.(type) {
+	case then:
+		return holds(s.shape, child)
+	case holder:
+		return s.holds(child)
+	}
+	return false
+}
+
+func (m mapping) holds(child *node) bool { return m.field(child.key) != nil }
+
+// holds knows no names; a single value is none of what has one.
+func (s named[T]) holds(child *node) bool { return child.kind != kindScalar }
 
 func (m mapping) keys() []string {
 	var keys []string

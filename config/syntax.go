@@ -112,15 +112,7 @@ func (d *decoder) syntaxError(text string, err error) {
 		d.failAt(position{}, "", "%v", err)
 		return
 	}
-	p := position{syntax.Token.Position.Line, syntax.Token.Position.Column}
-	msg := syntax.Message
-	lines := strings.Split(text, "\n")
-	switch i := p.line - 1; {
-	case i >= 0 && i < len(lines) && strings.Contains(lines[i], "${"):
-		msg += "; inside [ ] and { } a variable needs quotes: \"${NAME}\""
-	case strings.Contains(msg, "invalid key") || strings.Contains(msg, "mapping value"):
-		msg += "; a value with a colon may need quotes"
-	}
+	p, msg := mistake(text, position{syntax.Token.Position.Line, syntax.Token.Position.Column}, syntax.Message)
 	d.failAt(p, "", "%s", msg)
 }
 
