@@ -69,6 +69,10 @@ func (c *converter) mapping(values []*ast.MappingValueNode, n *node, depth int) 
 		seen[child.key] = child
 		n.entries = append(n.entries, child)
 		c.convert(v.Value, child, depth+1)
+		if c.d.bare[child.keyPos] {
+			c.d.failAt(child.keyPos, child.path(), "%s", unquoted(child.key))
+			child.failed = true
+		}
 	}
 }
 
@@ -117,7 +121,7 @@ func (c *converter) alias(v *ast.AliasNode, n *node, depth int) {
 	}
 	if !ok {
 		n.kind = kindScalar
-		c.d.fail(n, "*%s repeats nothing: no &%s stands before it", name, name)
+		c.d.fail(n, "*%s repeats nothing: no &%s stands before it; as text it needs quotes, %s", name, name, quote("*"+name))
 		return
 	}
 	c.within(name, value, n, depth)
@@ -136,6 +140,10 @@ func (c *converter) scalar(from ast.Node, n *node) {
 	n.kind = kindScalar
 	switch v := from.(type) {
 	case *ast.StringNode:
+		if c.d.bare[n.pos] {
+			c.d.fail(n, "%s", unquoted(v.Value))
+			return
+		}
 		c.text(v.Value, n)
 	case *ast.LiteralNode:
 		c.text(v.Value.Value, n)

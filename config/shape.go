@@ -20,6 +20,7 @@ type decoder struct {
 	errs     Errors
 	warnings Errors
 	records  map[recordKey]*node // where each static record set stands
+	bare     map[position]bool   // of words that begin with a star and lack quotes
 }
 
 // recordKey names a static record set.

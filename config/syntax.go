@@ -38,7 +38,7 @@ func (d *decoder) parseTree(data []byte) *node {
 		d.failAt(p, "", "%s", msg)
 		return nil
 	}
-	file, err := parseTokens(rejoin(tokens))
+	file, err := parseTokens(d.bareStars(rejoin(tokens)))
 	if err != nil {
 		d.syntaxError(text, err)
 		return nil
@@ -107,6 +107,12 @@ func parseTokens(tokens token.Tokens) (file *ast.File, err error) {
 }
 
 func (d *decoder) syntaxError(text string, err error) {
+	for p := range d.bare { // which may be all that is wrong
+		d.failAt(p, "", "%s", unquoted("*"))
+	}
+	if len(d.bare) > 0 {
+		return
+	}
 	var syntax *yaml.SyntaxError
 	if !errors.As(err, &syntax) || syntax.Token == nil {
 		d.failAt(position{}, "", "%v", err)
