@@ -85,6 +85,9 @@ func (d *decoder) checkOrigins(c *Config, root *node) {
 			d.report(n.at("via"), "%s has no nodes to ask", quote(o.Via))
 		}
 		d.checkPool(c, o, n)
+		if n.at("servers").broken() { // whose they are is not known
+			continue
+		}
 		if !o.forSites() && o.Via != "" {
 			d.report(n.at("via"), "is for HTTP, and the servers are those of streams")
 		}
@@ -100,27 +103,42 @@ func (d *decoder) checkOrigins(c *Config, root *node) {
 // checkPool looks at the servers of an origin together.
 func (d *decoder) checkPool(c *Config, o *Origin, n *node) {
 	seen := map[Server]bool{}
-	position := map[string]int{}
-	for _, s := range o.Servers {
-		at := n.at("servers", position[s.Zone])
+	nodes := o.serverNodes(n)
+	for i, s := range o.Servers {
 		if s.Zone != "" {
-			at = n.at("servers", s.Zone, position[s.Zone])
 			d.refer(n.at("servers", s.Zone), "zone", s.Zone, c.zoneNames())
 		}
-		position[s.Zone]++
 		switch {
 		case s.Host == "": // its error was reported
 		case seen[s]:
-			d.report(at, "is given twice")
+			d.report(nodes[i], "is given twice")
 		case (s.Scheme == "") == o.forSites():
-			d.report(at, "mixes URLs, for sites, with host:port, for streams: want two origins")
+			d.report(nodes[i], "mixes URLs, for sites, with host:port, for streams: want two origins")
 		}
 		seen[s] = true
 	}
 }
 
-// forSites reports whether the servers speak HTTP; else they are those of streams.
-func (o *Origin) forSites() bool { return len(o.Servers) > 0 && o.Servers[0].Scheme != "" }
+// serverNodes is where in the file each server of the origin at n stands.
+func (o *Origin) serverNodes(n *node) []*node {
+	var nodes []*node
+	position := map[string]int{}
+	for _, s := range o.Servers {
+		path := []any{"servers", s.Zone, position[s.Zone]}
+		if s.Zone == "" {
+			path = slices.Delete(path, 1, 2)
+		}
+		nodes = append(nodes, n.at(path...))
+		position[s.Zone]++
+	}
+	return nodes
+}
+
+// forSites reports whether the servers that could be read speak HTTP; else they are those of streams.
+func (o *Origin) forSites() bool {
+	first := find(o.Servers, func(s *Server) bool { return s.Host != "" })
+	return first != nil && first.Scheme != ""
+}
 
 func (c *Config) uses(origin string) bool {
 	for i := range c.Sites {
@@ -128,6 +146,11 @@ func (c *Config) uses(origin string) bool {
 			return true
 		}
 	}
+	return c.streams(origin)
+}
+
+// streams reports whether a stream goes to the origin.
+func (c *Config) streams(origin string) bool {
 	return slices.ContainsFunc(c.Streams, func(s Stream) bool { return s.Origin == origin })
 }
 
@@ -143,13 +166,13 @@ func (d *decoder) checkSites(c *Config, root *node) {
 			taken[h] = "sites." + s.Name
 		}
 		for j := range s.Routes {
-			d.checkOriginOf(c, s.Routes[j], n, n.at("routes", j))
+			d.checkOriginOf(c, s.Routes[j], root, n, n.at("routes", j))
 		}
 	}
 }
 
 // checkOriginOf checks that a route's own origin, or the one it has from its site, is there and speaks HTTP.
-func (d *decoder) checkOriginOf(c *Config, r Route, site, route *node) {
+func (d *decoder) checkOriginOf(c *Config, r Route, root, site, route *node) {
 	at := site.at("origin")
 	if own := route.get("origin"); own != nil {
 		at = own
@@ -161,8 +184,21 @@ func (d *decoder) checkOriginOf(c *Config, r Route, site, route *node) {
 	if !d.refer(at, "origin", r.Origin, c.originNames()) {
 		return
 	}
-	if o := c.Origin(r.Origin); len(o.Servers) > 0 && !o.forSites() {
-		d.report(at, "%s has servers of streams: want one with http://, https:// or h2c:// servers", quote(r.Origin))
+	o, origin := c.Origin(r.Origin), root.at("origins", r.Origin)
+	switch {
+	case len(o.Servers) == 0 || origin.at("servers").broken() || o.forSites():
+	case c.streams(o.Name):
+		d.report(at, "%s has servers of streams: want one with http://, https:// or h2c:// servers", quote(o.Name))
+	default:
+		d.lacksScheme(o, origin, at.path())
+	}
+}
+
+// lacksScheme reports servers without a scheme that no stream goes to, at the key that asks them.
+func (d *decoder) lacksScheme(o *Origin, n *node, asks string) {
+	for i, at := range o.serverNodes(n) {
+		address := hostPort(o.Servers[i].Host, o.Servers[i].Port)
+		d.report(at, "%s has no scheme, and %s asks it: want \"http://%s\" (or https://, h2c://) for a site", quote(address), asks, address)
 	}
 }
 
@@ -175,7 +211,7 @@ func (d *decoder) checkStreams(c *Config, root *node) {
 		if !d.refer(n.at("origin"), "origin", s.Origin, c.originNames()) {
 			continue
 		}
-		if o := c.Origin(s.Origin); o.forSites() {
+		if o := c.Origin(s.Origin); o.forSites() && !root.at("origins", o.Name, "servers").broken() {
 			d.report(n.at("origin"), "%s has servers for sites: want one with host:port servers, without http://", quote(s.Origin))
 		}
 	}

@@ -9,8 +9,8 @@ func (d *decoder) checkServers(c *Config, root *node) {
 		return
 	}
 	for i, s := range c.DNS.Servers {
-		if len(c.Zones) == 0 && n.get("servers") == nil {
-			continue
+		if n.get("servers") == nil && c.Zone(s) == nil {
+			continue // from home, where its error was reported
 		}
 		if d.refer(n.at("servers", i), "zone", s, c.zoneNames()) && len(c.Zone(s).Nodes) == 0 {
 			d.warn(n.at("servers", i), "%s has no nodes: its name server has no address", quote(s))
@@ -21,7 +21,7 @@ func (d *decoder) checkServers(c *Config, root *node) {
 			d.report(n.at("domains", i), "is given twice")
 		}
 	}
-	if len(c.DNS.Domains) == 0 && c.DNS.Listen != "" {
+	if len(c.DNS.Domains) == 0 && c.DNS.Listen != "" && !d.domainsBroken {
 		d.report(n, "domains is missing: want the domains delegated to us, such as [edge.example.com]")
 	}
 	if len(c.DNS.Domains) > 0 && c.DNS.Listen == "" && !someZoneAnswers(root) {
@@ -60,13 +60,15 @@ func (d *decoder) checkNames(c *Config, root *node) {
 
 // checkName checks a name that the file has an entry for; one that comes from a site's host needs none of it.
 func (d *decoder) checkName(c *Config, name *Name, n *node) {
-	if domainOf(c.DNS.Domains, name.Name) == "" {
+	homeless := domainOf(c.DNS.Domains, name.Name) == ""
+	if homeless && !d.domainsBroken {
 		d.report(n, "is under none of dns.domains%s", instead("", c.DNS.Domains))
 	}
 	for i, z := range name.Zones {
 		d.refer(n.at("zones", i), "zone", z, c.zoneNames())
 	}
 	switch {
+	case name.Site == "" && name.Stream == "" && homeless: // so that no site was looked for
 	case name.Site == "" && name.Stream == "":
 		d.report(n, "serves is missing, and no site has this host: want sites.NAME or streams.NAME")
 	case name.Site != "":

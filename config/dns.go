@@ -13,7 +13,7 @@ func (s *DNS) shape() mapping {
 		item: func(n *Name) shape { return n.shape() }}
 	return mapping{
 		key("listen", listenAddr(&s.Listen), "UDP and TCP; off: this node answers no DNS."),
-		key("domains", domains, "Delegated to us; never an apex with mail on it."),
+		key("domains", finished{domains, func(d *decoder, n *node) { d.domainsBroken = n.broken() }}, "Delegated to us; never an apex with mail on it."),
 		key("servers", servers, "Zones whose nodes are the name servers; default: home, else every zone."),
 		key("names", steered, "Steered names; site hosts under domains are names by themselves."),
 		key("records", recordsShape{s}, "Static records by owner and type; @ is the domain itself."),

@@ -39,6 +39,9 @@ func (s recordsShape) read(d *decoder, n *node) {
 	}
 	for _, owner := range n.entries {
 		name, err := s.absolute(owner.key)
+		if d.domainsBroken {
+			name, err = canonical(owner.key), nil
+		}
 		switch {
 		case err != nil:
 			d.failAt(owner.keyPos, owner.path(), "%v", err)

@@ -21,6 +21,8 @@ type decoder struct {
 	warnings Errors
 	records  map[recordKey]*node // where each static record set stands
 	bare     map[position]bool   // of words that begin with a star and lack quotes
+
+	domainsBroken bool // an error about dns.domains was reported, so that no name is looked for in them
 }
 
 // recordKey names a static record set.

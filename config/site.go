@@ -42,12 +42,12 @@ func (s *Site) shape() shape {
 
 // finished runs do after reading, errors or not.
 type finished struct {
-	mapping
+	shape
 	do func(d *decoder, n *node)
 }
 
 func (f finished) read(d *decoder, n *node) {
-	f.mapping.read(d, n)
+	f.shape.read(d, n)
 	f.do(d, n)
 }
 
