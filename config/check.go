@@ -17,6 +17,7 @@ func (d *decoder) check(c *Config, root *node) {
 	d.checkListeners(c, root)
 	d.checkTLS(c, root)
 	d.checkFleet(c, root)
+	d.checkUse(c, root)
 }
 
 // refer checks that a name is one of those there are.

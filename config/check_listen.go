@@ -126,8 +126,18 @@ func (d *decoder) checkFleet(c *Config, root *node) {
 	}
 	for _, p := range peers {
 		if !p.first().IsLoopback() {
-			d.warn(root.at("fleet"), "key is not set: the fleet stays on loopback and does not reach %s in %s", p.ID(), p.Zone)
+			d.lacksKey(p, root)
 			return
 		}
 	}
+}
+
+// lacksKey warns that a peer cannot join, at fleet or, as that may be left out, at the zones.
+func (d *decoder) lacksKey(p Peer, root *node) {
+	at := root.get("fleet")
+	if at == nil {
+		at = root.at("zones")
+	}
+	d.warnAt(at.where(), "fleet.key", "is not set: the fleet stays on loopback, and nodes on other machines, such as %s in %s, cannot join: "+
+		"want fleet: {key: {file: FILE}}, the same file of at least %d characters on every node", p.ID(), p.Zone, minSecret)
 }

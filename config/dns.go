@@ -17,6 +17,7 @@ func (s *DNS) shape() mapping {
 		key("servers", servers, "Zones whose nodes are the name servers; default: home, else every zone."),
 		key("names", steered, "Steered names; site hosts under domains are names by themselves."),
 		key("records", recordsShape{s}, "Static records by owner and type; @ is the domain itself."),
+		notYet("dnssec"),
 	}
 }
 

@@ -110,7 +110,7 @@ func TestDesignExample(t *testing.T) {
 	same(t, "metrics", c.Admin.Metrics, config.AdminMetrics{Listen: ":9181", From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}})
 	same(t, "warnings", c.Warnings, []string{
 		"testdata/good/design.yaml:38:7: tls.acme: *.play.example.com gets no certificate: a wildcard needs DNS-01, which is not in this version",
-		"testdata/good/design.yaml:39:1: fleet: key is not set: the fleet stays on loopback and does not reach 198.51.100.5 in us-west-2",
+		"testdata/good/design.yaml:39:1: fleet.key: is not set: the fleet stays on loopback, and nodes on other machines, such as 198.51.100.5 in us-west-2, cannot join: want fleet: {key: {file: FILE}}, the same file of at least 16 characters on every node",
 	})
 }
 
@@ -238,8 +238,8 @@ fleet: {listen: "0.0.0.0:7422"}
 		"f:8:7: tls.acme: 192.0.2.1 gets no certificate: it is an address",
 		"f:9:1: dns: listen is not set: nobody answers for edge.example.com",
 		"f:11:19: dns.records.@.MX: edge.example.com has mail on it: a domain delegated to us should not be one that mail is sent to",
-		"f:12:1: fleet: key is not set: the fleet stays on loopback and does not reach 198.51.100.5 in us-west-2",
-		"f:12:17: fleet.listen: without fleet.key the fleet listens on loopback only: want key: {file: …}",
+		"f:12:1: fleet.key: is not set: the fleet stays on loopback, and nodes on other machines, such as 198.51.100.5 in us-west-2, cannot join: want fleet: {key: {file: FILE}}, the same file of at least 16 characters on every node",
+		"f:12:17: fleet.listen: without fleet.key the fleet listens on loopback only",
 	})
 	same(t, "acme", *c.TLS.ACME, config.ACME{CA: "letsencrypt"})
 }

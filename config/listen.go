@@ -6,6 +6,7 @@ func (l *Listen) shape() mapping {
 	return mapping{
 		key("http", listenAddr(&l.HTTP), "HTTP/1.1, and HTTP/2 with prior knowledge; off: none."),
 		key("https", listenAddr(&l.HTTPS), "HTTP/1.1 and HTTP/2 over TLS; needs tls."),
+		notYet("http3"),
 		key("trust", l.Trust.shape(), "Who may say the client's address."),
 	}
 }

@@ -102,7 +102,7 @@ func (c *Config) resolveFleet(d *decoder, root *node) {
 		return
 	}
 	if listen := root.at("fleet", "listen"); host != "" && listen.key == "listen" {
-		d.warn(listen, "without fleet.key the fleet listens on loopback only: want key: {file: …}")
+		d.warn(listen, "without fleet.key the fleet listens on loopback only")
 	}
 	loopback := "127.0.0.1"
 	if self := c.Self(); self != nil && self.first().IsLoopback() {

@@ -190,6 +190,9 @@ func (d *decoder) failAt(p position, path, format string, args ...any) {
 
 // warn adds a finding that stops nothing.
 func (d *decoder) warn(n *node, format string, args ...any) {
-	p := n.where()
-	d.warnings = append(d.warnings, &Error{File: d.file, Line: p.line, Column: p.column, Path: n.path(), Message: fmt.Sprintf(format, args...)})
+	d.warnAt(n.where(), n.path(), format, args...)
+}
+
+func (d *decoder) warnAt(p position, path, format string, args ...any) {
+	d.warnings = append(d.warnings, &Error{File: d.file, Line: p.line, Column: p.column, Path: path, Message: fmt.Sprintf(format, args...)})
 }
