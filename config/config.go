@@ -40,12 +40,14 @@ type Config struct {
 	Hash string
 	// Warnings are findings that do not stop a start, each one sentence with its position.
 	Warnings []string
+
+	files []namedFile // for CheckFiles
 }
 
 // Node says who this process is.
 type Node struct {
 	Zone    string       // `auto` is resolved by cmd: NEARZONE_ZONE, else EC2 metadata
-	Name    string       // unique in the fleet; `auto` is the host name
+	Name    string       // for people, in logs, status and answers; `auto` is the node's address in zones, else the host name
 	Address []netip.Addr // what DNS answers name for this node; empty (`auto`) is the node's entry in zones, or EC2 metadata
 	Data    string       // directory for what must outlive the process; default /var/lib/nearzone
 }
@@ -104,7 +106,7 @@ type Listen struct {
 
 // Trust lists who may say the client's address.
 type Trust struct {
-	Proxies       []netip.Prefix // peers whose X-Forwarded-For and Forwarded are believed
+	Proxies       []netip.Prefix // peers whose X-Forwarded-For is believed; their Forwarded is only passed on
 	ProxyProtocol []netip.Prefix // peers that must open with a PROXY protocol header (v1 or v2)
 }
 
@@ -156,7 +158,8 @@ const (
 	PolicyHash    BalancePolicy = "hash" // rendezvous
 )
 
-// OriginTLS is how https servers are spoken to. The zero value verifies against the system's roots.
+// OriginTLS is how https servers are spoken to. Load sets Verify unless the file says otherwise: the zero value takes
+// any certificate.
 type OriginTLS struct {
 	ServerName string
 	CA         string // PEM file of roots, instead of the system's
@@ -296,7 +299,7 @@ type Health struct {
 
 // Drain is how long leaving takes at most.
 type Drain struct {
-	Answers time.Duration // default 40s: from the last answer that names us to the end of HTTP keep-alive
+	Answers time.Duration // default 40s: from the last answer that names us to the end of HTTP keep-alive; for nodes that DNS names
 	HTTP    time.Duration // default 2m
 	Streams time.Duration // default 45m
 }

@@ -75,9 +75,9 @@ func (r *Routing) shape() mapping {
 }
 
 func (g *GeoSource) shape() shape {
-	file := text(&g.File, "an MMDB file")
+	file := fileName(&g.File, "an MMDB file")
 	keys := mapping{
-		key("file", text(&g.File, "an MMDB file"), "MMDB file."),
+		key("file", fileName(&g.File, "an MMDB file"), "MMDB file."),
 		key("prefix", prefix(&g.Prefix), "A network with one place."),
 		key("at", g.At.shape(), "[latitude, longitude] of the network."),
 	}
@@ -101,7 +101,7 @@ func (h *Health) shape() mapping {
 
 func (dr *Drain) shape() mapping {
 	return mapping{
-		key("answers", duration(&dr.Answers, 0, day), "From the last answer that names us to the end of keep-alive."),
+		key("answers", duration(&dr.Answers, 0, day), "From the last answer that names us to the end of keep-alive; for nodes that DNS names."),
 		key("http", duration(&dr.HTTP, 0, day), "For requests under way."),
 		key("streams", duration(&dr.Streams, 0, 7*day), "For sessions under way."),
 	}

@@ -47,8 +47,8 @@ func (t *TLS) shape() shape {
 
 func (c *Certificate) shape() mapping {
 	return mapping{
-		must("cert", text(&c.Cert, "a PEM file"), "PEM file of the certificate and its chain."),
-		must("key", text(&c.Key, "a PEM file"), "PEM file of its key."),
+		must("cert", fileName(&c.Cert, "a PEM file"), "PEM file of the certificate and its chain."),
+		must("key", fileName(&c.Key, "a PEM file"), "PEM file of its key."),
 	}
 }
 
@@ -70,7 +70,7 @@ func (a *ACME) shape() mapping {
 	return mapping{
 		key("email", value(&a.Email, "an address such as ops@example.com", matching(`[^@ ]+@[^@ ]+`), parseEmail), "Where the CA writes to."),
 		key("ca", value(&a.CA, "letsencrypt, letsencrypt-staging or an https directory URL", object{"type": "string"}, parseCA), "Who signs."),
-		key("roots", text(&a.Roots, "a PEM file"), "PEM file of roots for the CA's own certificate, instead of the system's."),
+		key("roots", fileName(&a.Roots, "a PEM file"), "PEM file of roots for the CA's own certificate, instead of the system's."),
 	}
 }
 

@@ -13,7 +13,7 @@ func (l *Listen) shape() mapping {
 
 func (t *Trust) shape() mapping {
 	return mapping{
-		key("proxies", prefixes(&t.Proxies), "Peers whose X-Forwarded-For and Forwarded are believed."),
+		key("proxies", prefixes(&t.Proxies), "Peers whose X-Forwarded-For is believed."),
 		key("proxy_protocol", prefixes(&t.ProxyProtocol), "Peers that must open with a PROXY protocol header."),
 	}
 }

@@ -50,6 +50,7 @@ func Parse(name string, data []byte, o Options) (*Config, error) {
 		return nil, d.errs.sorted()
 	}
 	sum := sha256.Sum256(data)
+	c.files = d.files
 	c.Hash = hex.EncodeToString(sum[:])[:12]
 	for _, w := range d.warnings.sorted() {
 		c.Warnings = append(c.Warnings, w.Error())

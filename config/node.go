@@ -32,7 +32,7 @@ func (c *Config) shape() mapping {
 func (n *Node) shape() mapping {
 	return mapping{
 		key("zone", value(&n.Zone, "auto or the name of a zone", object{"type": "string"}, parseZone), "The zone this node is in; auto: NEARZONE_ZONE, else EC2 metadata."),
-		key("name", value(&n.Name, "auto or a host name", object{"type": "string"}, parseHostname), "Unique in the fleet; auto: the host name."),
+		key("name", value(&n.Name, "auto or a host name", object{"type": "string"}, parseHostname), "For people, in logs, status and answers; auto: the node's address in zones, else the host name."),
 		key("address", n.addressShape(), "What DNS answers name for this node; auto: its entry in zones, else EC2 metadata."),
 		key("data", text(&n.Data, "a directory"), "Directory for what must outlive the process."),
 	}

@@ -202,9 +202,9 @@ func parseHostHeader(s string) (string, error) {
 func (t *OriginTLS) shape() shape {
 	keys := mapping{
 		key("server_name", hostname(&t.ServerName), "Name sent and verified; default: the server's host."),
-		key("ca", text(&t.CA, "a PEM file"), "PEM file of roots, instead of the system's."),
-		key("cert", text(&t.Cert, "a PEM file"), "PEM file of our client certificate."),
-		key("key", text(&t.Key, "a PEM file"), "PEM file of its key."),
+		key("ca", fileName(&t.CA, "a PEM file"), "PEM file of roots, instead of the system's."),
+		key("cert", fileName(&t.Cert, "a PEM file"), "PEM file of our client certificate."),
+		key("key", fileName(&t.Key, "a PEM file"), "PEM file of its key."),
 		key("verify", boolean(&t.Verify), "false takes any certificate: anyone on the way can read and change."),
 	}
 	return then{keys, func(d *decoder, n *node) {

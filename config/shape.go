@@ -20,6 +20,7 @@ type decoder struct {
 	errs     Errors
 	warnings Errors
 	records  map[recordKey]*node // where each static record set stands
+	files    []namedFile         // to open later
 	bare     map[position]bool   // of words that begin with a star and lack quotes
 
 	domainsBroken bool // an error about dns.domains was reported, so that no name is looked for in them
