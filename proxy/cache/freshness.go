@@ -86,7 +86,7 @@ func pointless(v *View, head *store.Head, h http.Header) Reason {
 	standsIn := !head.Implicit && head.Revalidate+head.IfError > 0
 	head.Implicit = head.Implicit || head.NoCache || head.Lifetime == 0 && head.Revalidate == 0
 	switch {
-	case unusable && !standsIn && !validatable(h):
+	case unusable && !standsIn && (!validatable(h) || failing(head.Status)): // a failure is not worth asking after
 		return NoLifetime
 	case head.Lifetime == 0 && head.Implicit && !explicit(h):
 		return NoLifetime
@@ -166,18 +166,12 @@ func initialAge(h http.Header, sent, received time.Time) time.Duration {
 	return corrected
 }
 
-// ageValue reads Age. One that is no single number says that the response is old and hides how old: it is taken
-// as stale. RFC 9111 §5.1 would have us ignore it, or take the first of a list, which only ever makes a response
-// younger than somebody says it is.
+// ageValue reads Age (RFC 9111 §5.1): "a cache encountering a message with a list-based Age field value SHOULD
+// use the first member of the field value, discarding subsequent ones", and one that "is invalid (e.g., it
+// contains something other than a non-negative integer)" it "SHOULD ignore". Date still tells the response's age.
 func ageValue(h http.Header) time.Duration {
-	lines := h["Age"]
-	switch {
-	case len(lines) == 0:
-		return 0
-	case len(lines) > 1 || !digits(lines[0]):
-		return maxDelta * time.Second
-	}
-	return delta(lines[0])
+	first, _, _ := strings.Cut(only(h, "Age"), ",") // lines are one list (RFC 9110 §5.3)
+	return delta(strings.TrimRight(first, " \t"))
 }
 
 func stated(by time.Duration, otherwise time.Duration) time.Duration {

@@ -69,7 +69,9 @@ func (f *fill) publish(v verdict, h http.Header, body *store.Body, now time.Time
 		f.result.reader, _ = body.Reader(0, -1) // fails only once unstored
 	}
 	f.toEnd.Store(body.Length() >= 0)
-	f.c.fills.setPassive(f.key, !f.result.shared, now)
+	if f.result.shared || !failing(o.Status) {
+		f.c.fills.setPassive(f.key, !f.result.shared, now)
+	}
 	if !f.result.shared {
 		f.c.fills.unlist(f)
 	}

@@ -44,8 +44,9 @@ type found struct {
 	names  []string // fields that responses under this key vary by
 }
 
-// Serve answers r, whose header must not be changed afterwards: a fetch may outlive the call. It panics with http.ErrAbortHandler when an answer had to be cut off after its head was
-// sent, so that the client does not take it for whole; route.Aborted is told the outcome before.
+// Serve answers r, whose header must not be changed afterwards: a fetch may outlive the call. It panics with
+// http.ErrAbortHandler when an answer had to be cut off after its head was sent, so that the client does not take
+// it for whole; route.Aborted is told the outcome before.
 func (c *Cache) Serve(w http.ResponseWriter, r *http.Request, route Route) Outcome {
 	x := &exchange{c: c, w: w, r: r, route: route, view: NewView(r, route.Scheme)}
 	whole := false
@@ -245,6 +246,8 @@ func (x *exchange) settle(f *fill, as role) bool {
 	res := &f.result
 	if as != leads {
 		switch {
+		case !res.shared && failing(res.code):
+			return x.failedToo(res.code, OriginError)
 		case !res.shared:
 			x.alone = true
 			return false
@@ -261,23 +264,34 @@ func (x *exchange) settle(f *fill, as role) bool {
 	return x.deliverFetched(f, as)
 }
 
-// failed answers when the origin did not: stale, if that is allowed, or with an error. Those who only waited
-// try once more together before they share it.
+// failed answers when the origin did not: stale, if that is allowed, or with an error.
 func (x *exchange) failed(f *fill, as role, stale *store.Object) bool {
 	now := x.c.now()
 	if stale != nil && mayServeOnError(stale, now) {
 		x.standIn(f, stale)
 		return true
 	}
-	if as != leads && x.turn == 0 {
+	code, why := http.StatusBadGateway, OriginError
+	if timedOut(f.result.err) || stale != nil && stale.NoStale {
+		code, why = http.StatusGatewayTimeout, OriginTimeout // RFC 9111 §5.2.2.2: 504 for must-revalidate
+	}
+	if as != leads {
+		return x.failedToo(code, why)
+	}
+	x.out.Status = statusMiss
+	x.refuse(code, why)
+	return true
+}
+
+// failedToo answers those who waited for what failed. They try once more, one for all, since the failure may have
+// been of the leader's own request; then they share it. Each asking for itself would be the end of an origin in
+// distress.
+func (x *exchange) failedToo(code int, why Reason) bool {
+	if x.turn == 0 {
 		return false
 	}
-	x.out.Status, x.out.Collapsed = statusMiss, as != leads
-	if timedOut(f.result.err) || stale != nil && stale.NoStale {
-		x.refuse(http.StatusGatewayTimeout, OriginTimeout) // RFC 9111 §5.2.2.2: 504 for must-revalidate
-		return true
-	}
-	x.refuse(http.StatusBadGateway, OriginError)
+	x.out.Status, x.out.Collapsed = statusMiss, true
+	x.refuse(code, why)
 	return true
 }
 
@@ -288,6 +302,8 @@ func (x *exchange) handed(f *fill, as role, stale *store.Object) bool {
 	case failing(res.code) && stale != nil && mayServeOnError(stale, x.c.now()):
 		x.standIn(f, stale)
 		return true
+	case as != leads && failing(res.code):
+		return x.failedToo(res.code, OriginError)
 	case as != leads:
 		x.alone = true
 		return false

@@ -60,26 +60,44 @@ func selects(vary []store.Selector, request http.Header) bool {
 }
 
 // selected is a request field's value as variants compare it: all lines as one list, without the white space
-// that means nothing (RFC 9111 §4.1).
+// that means nothing, and in lower case where the field's own rules say that case does not (RFC 9111 §4.1). It
+// may never make equal what an origin could tell apart, or one client chooses what another gets: within quotes
+// and within a member white space stays.
 func selected(request http.Header, name string) string {
 	lines := request[name]
 	switch {
 	case len(lines) == 0:
 		return absent
+	case name == "Accept-Language":
+		// Language tags have no case (RFC 4647 §2). Their order stays: among equal weights "some recipients treat
+		// the order [...] as an indication of descending priority" (RFC 9110 §12.5.4).
+		return lower(listed(lines))
 	case len(lines) == 1 && !strings.ContainsAny(lines[0], " \t"):
 		return lines[0]
 	}
-	var b strings.Builder
-	for i, line := range lines {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		for j, member := range strings.Split(line, ",") {
-			if j > 0 {
-				b.WriteByte(',')
-			}
-			b.WriteString(strings.TrimSpace(member))
+	return listed(lines)
+}
+
+// listed joins lines to one list without the white space around its members.
+func listed(lines []string) string {
+	all := strings.Join(lines, ",")
+	if strings.IndexByte(all, '"') >= 0 {
+		return all
+	}
+	members := strings.Split(all, ",")
+	for i, m := range members {
+		members[i] = strings.Trim(m, " \t")
+	}
+	return strings.Join(members, ",")
+}
+
+// lower is strings.ToLower for ASCII alone: that one also replaces bytes which are no UTF-8.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
 		}
 	}
-	return b.String()
+	return string(b)
 }

@@ -49,7 +49,7 @@ func (v *View) AppendKey(dst []byte) []byte {
 // bypass tells why the cache has nothing to say to this request; empty: it has.
 func (v *View) bypass(r *http.Request, policy config.Cache) Reason {
 	switch {
-	case v.Method != http.MethodGet && v.Method != http.MethodHead:
+	case v.Method != http.MethodGet && v.Method != http.MethodHead || overridden(v.Header):
 		return Method
 	case policy.Off:
 		return Off
@@ -61,6 +61,12 @@ func (v *View) bypass(r *http.Request, policy config.Cache) Reason {
 		return Precondition // RFC 9111 §4.3.2: not applicable to a cache
 	}
 	return ""
+}
+
+// overridden reports whether the request asks frameworks to take it for another method: the answer is then none
+// to a GET, and must not become what others get for theirs.
+func overridden(h http.Header) bool {
+	return len(h["X-Http-Method-Override"])+len(h["X-Http-Method"])+len(h["X-Method-Override"]) > 0
 }
 
 // unsafe reports whether a method may have changed what its URL is (RFC 9110 §9.2.1, RFC 9111 §4.4). An

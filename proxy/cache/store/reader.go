@@ -31,7 +31,10 @@ func (b *Body) Reader(offset, length int64) (*Reader, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.unstored {
+	switch {
+	case b.sealed.Load(): // since we looked
+		return r, nil
+	case b.unstored:
 		return nil, ErrGone
 	}
 	b.readers[r] = struct{}{}

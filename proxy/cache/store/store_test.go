@@ -206,6 +206,34 @@ func TestBodyGrowsUnderItsReaders(t *testing.T) {
 	}
 }
 
+// A reader may begin at any moment of its writer, the last one too.
+func TestReadersBeginAsTheBodyEnds(t *testing.T) {
+	s := store.New(1<<20, nil)
+	for range 2000 {
+		b := s.NewBody(4)
+		if err := write(t, b, []byte("body")); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				r, err := b.Reader(0, -1)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer r.Close()
+				if p, _, err := r.Next(); string(p) != "body" || err != nil {
+					t.Errorf("read %q, error %v", p, err)
+				}
+			})
+		}
+		b.Seal(nil)
+		wg.Wait()
+		b.Release()
+	}
+}
+
 func TestFailedBody(t *testing.T) {
 	s := store.New(1<<20, nil)
 	b := s.NewBody(-1)
