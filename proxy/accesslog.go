@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -23,6 +24,7 @@ const (
 // and counted.
 type accessLog struct {
 	w       io.Writer // nil: no log
+	off     atomic.Bool // log.access: off
 	queue   chan *[]byte
 	lines   sync.Pool // of *[]byte
 	metrics *metrics
@@ -87,7 +89,7 @@ func (l *accessLog) lost(out *bufio.Writer) {
 
 // write queues the line of a request that is over.
 func (l *accessLog) write(x *exchange, r *http.Request) {
-	if l.w == nil {
+	if l.w == nil || l.off.Load() {
 		return
 	}
 	line := l.lines.Get().(*[]byte)

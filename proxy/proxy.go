@@ -100,6 +100,7 @@ func Listen(cfg *config.Config, d Deps) (*Proxy, error) {
 		return nil, err
 	}
 	p.state.Store(st)
+	p.access.off.Store(cfg.Log.Access == "off")
 	return p, nil
 }
 
@@ -200,6 +201,7 @@ func (p *Proxy) Reload(cfg *config.Config) (apply func(), err error) {
 	}
 	return func() {
 		p.state.Store(st)
+		p.access.off.Store(cfg.Log.Access == "off")
 		p.swapDoors(doors)
 	}, nil
 }

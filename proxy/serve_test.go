@@ -38,6 +38,25 @@ func TestMissThenHit(t *testing.T) {
 	}
 }
 
+// What the origin left unsaid stays unsaid: net/http would guess a Content-Type from the body, which makes HTML of text
+// that carries a tag and defeats X-Content-Type-Options.
+func TestNoContentTypeIsInvented(t *testing.T) {
+	o := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = nil
+		if r.URL.Path == "/stored" {
+			w.Header().Set("Cache-Control", "max-age=60")
+		}
+		io.WriteString(w, "<html><script>alert(1)</script>")
+	})
+	e := start(t, app(t, o.URL))
+	for _, path := range []string{"/stored", "/stored", "/unstored", "/api/passed"} {
+		res, _ := e.do(e.client(), e.request("GET", path, ""))
+		if got, there := res.Header["Content-Type"]; there {
+			t.Errorf("%s: Content-Type %q (Cache-Status %s), want none as the origin sent none", path, got, res.Header.Get("Cache-Status"))
+		}
+	}
+}
+
 func TestHosts(t *testing.T) {
 	o := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.Path) })
 	cfg := app(t, o.URL)

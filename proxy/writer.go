@@ -80,6 +80,9 @@ func (w *writer) WriteHeader(status int) {
 		}
 		w.status = status
 		h["X-Request-Id"] = []string{w.x.id}
+		if _, said := h["Content-Type"]; !said {
+			h["Content-Type"] = nil // else net/http guesses one from the body
+		}
 		if w.x.p.draining.Load() {
 			h["Connection"] = []string{"close"} // on HTTP/2, net/http makes it GOAWAY
 		}

@@ -35,6 +35,9 @@ func (c validateCmd) Run(s streams) error {
 	if err != nil {
 		return err
 	}
+	if err := cfg.CheckFiles(); err != nil {
+		return err
+	}
 	if err := dnsserver.Check(cfg); err != nil {
 		return fmt.Errorf("%s: %w", c.File, err)
 	}
