@@ -23,7 +23,7 @@ const (
 // accessLog writes one JSON object a line. Requests never wait for it: lines that find the queue full are dropped
 // and counted.
 type accessLog struct {
-	w       io.Writer // nil: no log
+	w       io.Writer   // nil: no log
 	off     atomic.Bool // log.access: off
 	queue   chan *[]byte
 	lines   sync.Pool // of *[]byte
