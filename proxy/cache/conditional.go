@@ -139,8 +139,20 @@ func endToEnd(h http.Header) http.Header {
 	}
 	for _, line := range h["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
-			delete(clean, http.CanonicalHeaderKey(strings.TrimSpace(name)))
+			if name = http.CanonicalHeaderKey(strings.TrimSpace(name)); !governs(name) {
+				delete(clean, name)
+			}
 		}
 	}
 	return clean
+}
+
+// governs lists the fields that say what may be stored and for whom. "Cache-Control is never appropriate as a
+// connection option" (RFC 9110 §7.6.1): a response robbed of it, or of these, would seem to be for everyone.
+func governs(name string) bool {
+	switch name {
+	case "Cache-Control", "Cdn-Cache-Control", "Expires", "Date", "Age", "Vary", "Set-Cookie", "Etag", "Last-Modified":
+		return true
+	}
+	return false
 }
