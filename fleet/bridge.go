@@ -19,6 +19,7 @@ type bridge struct {
 	mu    sync.Mutex // guards what follows
 	last  string     // the last error or warning since the link was good
 	death string     // the first fatal one
+	store string     // why the logs took no entry; empty while they do
 }
 
 func newBridge(log *slog.Logger, m *metrics) *bridge {
@@ -59,9 +60,30 @@ func (b *bridge) debug(format string, v []any) {
 func (b *bridge) warn(format string, v []any) {
 	text := fmt.Sprintf(format, v...)
 	b.remember(text)
+	if storeFailed(text) {
+		b.setStore(text)
+	}
 	if b.limit.Allow() {
 		b.log.Warn("fleet", "reason", text)
 	}
+}
+
+// storeFailed knows what NATS says when a disk would not take an entry. It says so in no other way.
+func storeFailed(text string) bool {
+	return strings.HasPrefix(text, "JetStream failed to store a msg") || strings.HasSuffix(text, "will be DISABLED") ||
+		strings.Contains(text, "disabling JetStream")
+}
+
+func (b *bridge) setStore(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.store = text
+}
+
+func (b *bridge) storeError() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.store
 }
 
 func (b *bridge) remember(text string) {

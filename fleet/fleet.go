@@ -267,7 +267,7 @@ type Status struct {
 	Role      Role     `json:"role"`
 	Connected bool     `json:"connected"`       // lone: always; hub: serving; leaf: the hub is reached
 	Peers     []string `json:"peers,omitempty"` // nodes connected to this one, sorted; a leaf sees hub nodes alone
-	Error     string   `json:"error,omitempty"` // why it is not connected
+	Error     string   `json:"error,omitempty"` // why it is not connected, or why a hub's logs take no entries
 }
 
 // Status reports this node's end of the fleet as it is now.

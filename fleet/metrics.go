@@ -20,6 +20,8 @@ type metrics struct {
 	position                *prometheus.GaugeVec
 	regressions             *prometheus.CounterVec
 	tlsErrors               prometheus.Counter
+	logFailing              prometheus.Gauge
+	logReopens              prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -52,6 +54,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "nearzone_fleet_log_position", Help: "Sequence number of the last entry that was applied.",
 		}, []string{"log"}),
 		regressions: counters("log_regressions_total", "log", "Times a log did not continue where this node stopped."),
+		logFailing:  gauge("log_failing", "1 when this hub's disk does not take entries of the logs."),
+		logReopens:  counter("log_reopens_total", "Times the logs were opened again, after the disk had not taken an entry."),
 		tlsErrors:   counter("handshake_errors_total", "Connections refused before they were known to be of the fleet."),
 	}
 }

@@ -184,8 +184,12 @@ func (n *node) watch(ctx context.Context, s *server.Server) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	var seen linkState
+	var k keeper
 	for {
 		seen = n.observe(s, seen)
+		if n.role == Hub {
+			k.look(n, s, time.Now())
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -246,6 +250,7 @@ func (n *node) status() Status {
 	if s != nil {
 		st.Peers = peers(s)
 	}
+	st.Error = n.bridge.storeError()
 	if !linked {
 		st.Error = n.bridge.reason()
 	}
