@@ -23,7 +23,7 @@ func hubOfThree(t *testing.T) ([]fleet.Options, []*running) {
 	}
 	nodes := make([]*running, 3)
 	for i, o := range all {
-		nodes[i] = start(t, fmt.Sprintf("hub-%d", i), o)
+		nodes[i] = start(t, fmt.Sprintf("10.0.0.%d:8080", i+1), o)
 	}
 	return all, nodes
 }
@@ -85,7 +85,7 @@ func TestHubOfThreeSurvivesOne(t *testing.T) {
 		hubs[i].stop()
 		before := count()
 		eventually(t, "two hub nodes go on", func() bool { return count() > before+5 })
-		hubs[i] = start(t, fmt.Sprintf("hub-%d", i), all[i])
+		hubs[i] = start(t, fmt.Sprintf("10.0.0.%d:8080", i+1), all[i])
 		eventually(t, "the third is back", func() bool { return hubs[i].Status().Connected })
 	}
 	close(quit)

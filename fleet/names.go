@@ -34,20 +34,24 @@ func checkMessage(kind, name string, data []byte) error {
 	return nil
 }
 
-// serverName makes a NATS server name of a node's name. Names that had to be changed keep apart by a hash, because a
-// hub refuses two servers of one name, and a name stays the same for life, because JetStream knows its peers by it.
+// serverName makes a NATS server name of a node's name: the same, unless it is long or has what a name there cannot
+// have. Names that had to be changed keep apart by a hash, because a hub refuses two servers of one name, and a name
+// stays the same for life, because JetStream knows its peers by it.
 func serverName(node string) string {
-	clean := strings.Map(func(r rune) rune {
-		if strings.ContainsRune(nameBytes, r) {
-			return r
-		}
-		return '-'
-	}, node)
-	if clean == node && node != "" && len(node) <= maxName {
+	if node != "" && len(node) <= maxName && !strings.ContainsFunc(node, notInServerName) {
 		return node
 	}
+	clean := strings.Map(func(r rune) rune {
+		if notInServerName(r) {
+			return '-'
+		}
+		return r
+	}, node)
 	sum := sha256.Sum256([]byte(node))
 	return fmt.Sprintf("%.48s-%s", clean, hex.EncodeToString(sum[:6]))
 }
+
+// notInServerName refuses what is not printed, and the separators and wildcards of subjects but the dot of addresses.
+func notInServerName(r rune) bool { return r <= ' ' || r > '~' || r == '*' || r == '>' }
 
 func notInName(r rune) bool { return !strings.ContainsRune(nameBytes, r) }

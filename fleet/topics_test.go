@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -234,4 +235,20 @@ func gather(t *testing.T, reg *prometheus.Registry, name string) (float64, bool)
 		return m.GetCounter().GetValue() + m.GetGauge().GetValue(), true
 	}
 	return 0, false
+}
+
+// TestPeersAreNodes: an operator is shown the names of nodes as the configuration has them.
+func TestPeersAreNodes(t *testing.T) {
+	t.Parallel()
+	const hubName, leafName = "127.0.0.2:8080", "[2001:db8::1]:8080"
+	hub := start(t, hubName, fleet.Options{Config: keyed(config.Fleet{Listen: "127.0.0.1:0"}), Hub: true, Data: t.TempDir()})
+	leaf := start(t, leafName, fleet.Options{Config: keyed(config.Fleet{Hub: []string{hub.Addr().String()}})})
+	eventually(t, "the leaf reaches the hub", func() bool { return leaf.Status().Connected && len(hub.Status().Peers) > 0 })
+	if got := hub.Status().Peers; !slices.Equal(got, []string{leafName}) {
+		t.Errorf("the hub's peers are %q, want %q", got, leafName)
+	}
+	if got := leaf.Status().Peers; !slices.Equal(got, []string{hubName}) {
+		t.Errorf("the leaf's peers are %q, want %q", got, hubName)
+	}
+	mustAppend(t, leaf.Fleet, "purge", "by a node with dots in its name")
 }
