@@ -81,7 +81,8 @@ func (c *cell) tooSoon(src routing.Source, now time.Time) bool {
 	if src != routing.Beacon {
 		return false
 	}
-	soon := now.UnixNano()-c.beacon < int64(beaconGap)
+	since := now.UnixNano() - c.beacon
+	soon := since >= 0 && since < int64(beaconGap) // or the clock was set back
 	if !soon {
 		c.beacon = now.UnixNano()
 	}

@@ -142,10 +142,7 @@ func (p *peers) merge(d digest, now time.Time) (dropped int) {
 		}
 		if !known && p.size >= p.max {
 			dropped++
-			if len(s.cells) == 0 {
-				continue
-			}
-			evict(s.cells, func(r remote) int64 { return r.at })
+			evict(p.largest().cells, func(r remote) float64 { return r.weight(now) })
 			p.size--
 		}
 		if !known {
@@ -175,6 +172,18 @@ func (p *peers) snapshot(o origin, now time.Time) *snapshot {
 	}
 	s.heard = now.UnixNano()
 	return s
+}
+
+// largest is the snapshot with most cells, which gives way when there is no room: a node that is new, or was started
+// again, finds some however much the others have told.
+func (p *peers) largest() *snapshot {
+	var most *snapshot
+	for _, s := range p.snapshots {
+		if most == nil || len(s.cells) > len(most.cells) {
+			most = s
+		}
+	}
+	return most
 }
 
 // forget drops the snapshot not heard of for longest.

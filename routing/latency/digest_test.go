@@ -2,6 +2,7 @@ package latency_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -220,5 +221,54 @@ func TestCorruptDigestsAreRefused(t *testing.T) {
 	merge(t, b, good)
 	if n := len(b.Estimates()); n != 3 {
 		t.Errorf("%d prefixes of the sound one, want 3", n)
+	}
+}
+
+// A fleet that has more prefixes than fit makes room for a node that is new, or has started again: the node that
+// told most gives way.
+func TestNewcomersFindRoom(t *testing.T) {
+	c := newClock()
+	greedy := latency.New(lax, latency.Options{Node: "greedy", Now: c.Now, MaxPrefixes: 1 << 14})
+	for i := range 2000 {
+		greedy.Observe(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 9*ms, routing.TCP)
+	}
+	dns := latency.New(phx, latency.Options{Node: "dns", Now: c.Now, MaxPrefixes: 128})
+	merge(t, dns, greedy.Digest())
+	late := node(c, lax, "late")
+	for i := range 20 {
+		late.Observe(netip.AddrFrom4([4]byte{192, 0, byte(i), 1}), 9*ms, routing.TCP)
+	}
+	merge(t, dns, late.Digest())
+	known := 0
+	for i := range 20 {
+		if measured(dns, netip.AddrFrom4([4]byte{192, 0, byte(i), 1}).String(), lax).N > 0 {
+			known++
+		}
+	}
+	if total := len(dns.Estimates()); known != 20 || total > 4*128 {
+		t.Errorf("%d of the newcomer's 20 prefixes are known, %d in all (at most %d)", known, total, 4*128)
+	}
+}
+
+// What one prefix can cost is bounded, however many zones peers say that they measure it from.
+func TestZonesOfAPrefixAreBounded(t *testing.T) {
+	c := newClock()
+	dns := node(c, phx, "dns")
+	dns.Observe(addr("192.0.2.7"), 24*ms, routing.TCP)
+	for n := range 20 {
+		liar := node(c, fmt.Sprintf("zone-%d", n), fmt.Sprintf("liar-%d", n))
+		for z := range 60 {
+			if err := liar.ObserveAt(fmt.Sprintf("zone-%d-%d", n, z), addr("192.0.2.7"), ms, routing.Beacon); err != nil {
+				t.Fatal(err)
+			}
+		}
+		merge(t, dns, liar.Digest())
+	}
+	list := dns.Estimates()
+	if len(list) != 1 || len(list[0].Zones) > 128 {
+		t.Fatalf("%d prefixes, the first with %d zones, want one of at most 128", len(list), len(list[0].Zones))
+	}
+	if m := measured(dns, "192.0.2.7", phx); m.Mean != 24 {
+		t.Errorf("our own zone: %+v", m)
 	}
 }

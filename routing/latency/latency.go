@@ -196,6 +196,10 @@ func (e *Estimator) Estimates() []routing.PrefixEstimate {
 	return sum.list()
 }
 
+// maxSummed zones of one prefix are added up: more than AWS has. Peers could name any number, and each is looked for
+// among the others.
+const maxSummed = 128
+
 // summary adds up the means of several nodes for each prefix and zone.
 type summary map[netip.Prefix][]routing.Measured
 
@@ -208,7 +212,9 @@ func (s summary) add(prefix netip.Prefix, zone string, mean, n float64) {
 			return
 		}
 	}
-	s[prefix] = append(list, routing.Measured{Zone: zone, Mean: mean, N: n})
+	if len(list) < maxSummed {
+		s[prefix] = append(list, routing.Measured{Zone: zone, Mean: mean, N: n})
+	}
 }
 
 func (s summary) list() []routing.PrefixEstimate {

@@ -264,3 +264,42 @@ func BenchmarkObserve(b *testing.B) {
 		i++
 	}
 }
+
+// Whoever has a large IPv6 network can come from 65,536 prefixes and more, once each. That must not cost the fleet what
+// it knows of those who come often.
+func TestStrangersDoNotDisplaceRegulars(t *testing.T) {
+	c := newClock()
+	e := latency.New(lax, latency.Options{Node: "a", Now: c.Now, MaxPrefixes: 64 * 64})
+	regular := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(i), 7}) }
+	for i := range 200 {
+		for range 10 {
+			e.Observe(regular(i), 8*ms, routing.TCP)
+		}
+	}
+	c.Add(time.Hour)
+	for i := range 50_000 {
+		stranger := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, byte(i >> 8), byte(i), 15: 1})
+		e.Observe(stranger, 8*ms, routing.TCP)
+	}
+	left := 0
+	for _, p := range e.Estimates() {
+		if p.Prefix.Addr().Is4() {
+			left++
+		}
+	}
+	if left < 198 {
+		t.Errorf("%d of 200 prefixes that came often are left", left)
+	}
+}
+
+// A clock that was ahead and is set back does not silence beacons until it gets there again.
+func TestBeaconsAfterClockIsSetBack(t *testing.T) {
+	c := newClock()
+	e := node(c, lax, "a")
+	e.Observe(addr("192.0.2.7"), 8*ms, routing.Beacon)
+	c.Add(-time.Hour)
+	e.Observe(addr("192.0.2.7"), 8*ms, routing.Beacon)
+	if m := measured(e, "192.0.2.7", lax); m.N != 2 {
+		t.Errorf("%+v, want 2 samples", m)
+	}
+}

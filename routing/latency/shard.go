@@ -36,7 +36,7 @@ func (s *shard) add(k key, client netip.Addr, rtt time.Duration, src routing.Sou
 			return false
 		}
 		if c == nil && len(s.cells) >= s.max {
-			evict(s.cells, func(c *cell) int64 { return c.at })
+			evict(s.cells, func(c *cell) float64 { return c.weight(now) })
 		}
 		c = newCell(*prior)
 		s.cells[k] = c
@@ -63,22 +63,23 @@ func (s *shard) each(now time.Time, f func(key, *cell)) int {
 	return len(s.cells)
 }
 
-// evictSample is how many entries eviction looks at. Taking the oldest of eight drops one of the oldest eighth on
-// average, which is as good as a list in order of use and needs no list.
+// evictSample is how many entries eviction looks at. Taking the lightest of eight drops one of the lightest eighth on
+// average, which is as good as a list in order and needs no list.
 const evictSample = 8
 
-// evict drops the oldest of a few entries; Go's maps begin anywhere when ranged over.
-func evict[K comparable, V any](m map[K]V, at func(V) int64) {
-	var oldest K
-	var when int64
+// evict drops the entry of a few that means least: few samples, or old ones. So a stranger who comes once from each
+// of many networks displaces other strangers, and nobody who comes often. Go's maps begin anywhere when ranged over.
+func evict[K comparable, V any](m map[K]V, weight func(V) float64) {
+	var lightest K
+	var least float64
 	looked := 0
 	for k, v := range m {
-		if looked == 0 || at(v) < when {
-			oldest, when = k, at(v)
+		if w := weight(v); looked == 0 || w < least {
+			lightest, least = k, w
 		}
 		if looked++; looked == evictSample {
 			break
 		}
 	}
-	delete(m, oldest)
+	delete(m, lightest)
 }
