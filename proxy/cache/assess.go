@@ -52,12 +52,22 @@ func assess(v *View, o *store.Object, now time.Time) (use, Reason) {
 		return useValidate, Expired // it asked for freshness: no staleness on anyone else's word
 	case -left < o.Revalidate:
 		return useStale, StaleWhileRevalidate
-	case o.RetryAt.Load() != 0 && -left < o.IfError:
+	case failedLately(o, now) && -left < o.IfError:
 		return useStale, StaleIfError
 	case o.StaleAt.Load() != 0:
 		return useValidate, SoftPurged
 	}
 	return useValidate, Expired
+}
+
+// failureCounts is how long after a failure its origin is taken to fail still, so that what may be stale is served
+// before the origin was asked (RFC 5861 §4 allows it when "an error is encountered"). Within it the origin is asked
+// once every retryAfter, behind clients' backs; who comes later waits for its answer.
+const failureCounts = 30 * time.Second
+
+func failedLately(o *store.Object, now time.Time) bool {
+	at := o.RetryAt.Load()
+	return at != 0 && now.Sub(time.Unix(0, at)) < failureCounts
 }
 
 // mayServeOnError reports whether o may stand in for an origin that fails (RFC 5861 §4).
