@@ -14,5 +14,6 @@ func (s *Server) Respond(pkt []byte, from netip.Addr, tcp bool, buf []byte) []by
 // Limits that tests run into.
 const (
 	MaxUDP       = maxUDP
+	MaxConns     = maxConns
 	MaxConnsPeer = maxConnsPeer
 )

@@ -67,7 +67,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "nearzone_dnsserver_tcp_connections", Help: "Open TCP connections.",
 		}),
 		tcpShed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "nearzone_dnsserver_tcp_shed_total", Help: "TCP connections closed at once, since there were too many.",
+			Name: "nearzone_dnsserver_tcp_shed_total", Help: "TCP connections closed since there were too many: new ones of a client that has its share, idle ones when all is taken.",
 		}),
 	}
 	if reg != nil {

@@ -24,34 +24,80 @@ const (
 // tcpConns are the open connections of one service.
 type tcpConns struct {
 	mu    sync.Mutex // guards what follows
-	conns map[net.Conn]netip.Prefix
+	conns map[net.Conn]*tcpUse
 	peers map[netip.Prefix]int
 }
 
-func newTCPConns() tcpConns {
-	return tcpConns{conns: map[net.Conn]netip.Prefix{}, peers: map[netip.Prefix]int{}}
+// tcpUse is who has a connection and when it was last of use.
+type tcpUse struct {
+	peer netip.Prefix
+	last time.Time // a query came; at first, when it was accepted
 }
 
-// add is false when there are too many already.
-func (t *tcpConns) add(c net.Conn, from netip.Addr) bool {
+func newTCPConns() tcpConns {
+	return tcpConns{conns: map[net.Conn]*tcpUse{}, peers: map[netip.Prefix]int{}}
+}
+
+// add is false when the client has too many already. When all have, one that is idle gives way (RFC 7766 §6.2.3): a
+// stranger with many addresses could else keep every resolver out by opening connections and saying nothing.
+func (t *tcpConns) add(c net.Conn, from netip.Addr) (ok, displaced bool) {
 	peer := peerOf(from)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.conns) >= maxConns || t.peers[peer] >= maxConnsPeer {
-		return false
+	if t.peers[peer] >= maxConnsPeer {
+		return false, false
 	}
-	t.conns[c] = peer
+	if displaced = len(t.conns) >= maxConns; displaced {
+		t.displace()
+	}
+	t.conns[c] = &tcpUse{peer: peer, last: time.Now()}
 	t.peers[peer]++
-	return true
+	return true, displaced
+}
+
+// displaceSample is how many connections are looked at for the one to close; Go's maps begin anywhere.
+const displaceSample = 32
+
+// displace closes the connection of a few that was of no use for longest. mu is held.
+func (t *tcpConns) displace() {
+	var idlest net.Conn
+	looked := 0
+	for c, use := range t.conns {
+		if idlest == nil || use.last.Before(t.conns[idlest].last) {
+			idlest = c
+		}
+		if looked++; looked == displaceSample {
+			break
+		}
+	}
+	t.forget(idlest)
+	_ = idlest.Close() // which ends its goroutine
+}
+
+// used notes that a query came.
+func (t *tcpConns) used(c net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if use := t.conns[c]; use != nil {
+		use.last = time.Now()
+	}
 }
 
 func (t *tcpConns) remove(c net.Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	peer := t.conns[c]
+	t.forget(c)
+}
+
+// forget does nothing for a connection that was displaced. mu is held.
+func (t *tcpConns) forget(c net.Conn) {
+	use := t.conns[c]
+	if use == nil {
+		return
+	}
 	delete(t.conns, c)
-	if t.peers[peer]--; t.peers[peer] <= 0 {
-		delete(t.peers, peer)
+	if t.peers[use.peer]--; t.peers[use.peer] <= 0 {
+		delete(t.peers, use.peer)
 	}
 }
 
@@ -96,8 +142,15 @@ func (v *service) serveTCP(ln net.Listener) {
 
 func (v *service) accept(c net.Conn) {
 	from, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil || !v.tcp.add(c, plain(from.Addr())) {
+	if err != nil {
+		_ = c.Close() // steering needs an address
+		return
+	}
+	ok, displaced := v.tcp.add(c, plain(from.Addr()))
+	if !ok || displaced {
 		v.srv.metrics.tcpShed.Inc()
+	}
+	if !ok {
 		_ = c.Close()
 		return
 	}
@@ -117,6 +170,7 @@ func (v *service) serveConn(c net.Conn, from netip.Addr) {
 		if err != nil {
 			return
 		}
+		v.tcp.used(c)
 		answer := v.srv.respond(pkt, from, overTCP, out[2:])
 		if answer == nil || !v.writeAnswer(c, out, answer) {
 			return // who sends what is no query here has lost the thread
