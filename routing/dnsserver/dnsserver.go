@@ -21,8 +21,10 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/nearzone/nearzone/config"
 	"github.com/nearzone/nearzone/routing"
@@ -51,6 +53,8 @@ type Server struct {
 	data    atomic.Pointer[dataset]
 	moved   chan struct{} // cap 1: current has changed
 
+	panicLog rate.Sometimes // strangers may cause them
+
 	mu      sync.Mutex // guards what follows
 	cfg     *config.Config
 	current *sockets
@@ -64,7 +68,7 @@ func Listen(cfg *config.Config, d Deps) (*Server, error) {
 		return nil, errors.New("dnsserver: Deps.Answer is required")
 	}
 	d = d.withDefaults()
-	s := &Server{deps: d, log: d.Log, metrics: newMetrics(d.Reg), cfg: cfg, moved: make(chan struct{}, 1)}
+	s := &Server{deps: d, log: d.Log, metrics: newMetrics(d.Reg), cfg: cfg, moved: make(chan struct{}, 1), panicLog: rate.Sometimes{Interval: time.Second}}
 	err := Check(cfg)
 	if err != nil {
 		return nil, err

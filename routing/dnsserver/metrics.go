@@ -39,6 +39,7 @@ type metrics struct {
 	failOpen  prometheus.Counter
 	truncated prometheus.Counter
 	unsent    prometheus.Counter
+	panics    prometheus.Counter
 	tcpConns  prometheus.Gauge
 	tcpShed   prometheus.Counter
 }
@@ -63,6 +64,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		unsent: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nearzone_dnsserver_unsent_total", Help: "Answers that the network did not take.",
 		}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nearzone_dnsserver_panics_total", Help: "Queries answered with SERVFAIL since answering them panicked: a fault of this program.",
+		}),
 		tcpConns: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "nearzone_dnsserver_tcp_connections", Help: "Open TCP connections.",
 		}),
@@ -71,7 +75,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.queries, m.steered, m.malformed, m.failOpen, m.truncated, m.unsent, m.tcpConns, m.tcpShed)
+		reg.MustRegister(m.queries, m.steered, m.malformed, m.failOpen, m.truncated, m.unsent, m.panics, m.tcpConns, m.tcpShed)
 	}
 	return m
 }

@@ -2,12 +2,14 @@ package dnsserver_test
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
 
 	"github.com/nearzone/nearzone/config"
+	"github.com/nearzone/nearzone/routing"
 	"github.com/nearzone/nearzone/routing/dnsserver"
 )
 
@@ -115,6 +117,27 @@ func TestLongNames(t *testing.T) {
 	out := r.Respond(wire, addr("192.0.2.1"), false, make([]byte, 4096))
 	if rcode := int(out[3] & 0xF); rcode != dns.RcodeRefused && rcode != dns.RcodeFormatError {
 		t.Errorf("127 labels outside our zones: RCODE %d", rcode)
+	}
+}
+
+// TestPanicCostsOneAnswer: a fault of ours that some question brings out must not take the whole node down.
+func TestPanicCostsOneAnswer(t *testing.T) {
+	r := start(t, world(), dnsserver.Deps{Answer: func(name string, client netip.Addr) (routing.Answer, bool) {
+		if client == addr("192.0.2.66") {
+			panic("a fault")
+		}
+		return steer(name, client)
+	}})
+	for _, network := range []string{"udp", "tcp"} {
+		if m := r.ask(t, network, question("play.edge.example.com.", dns.TypeA, "192.0.2.66/32")); m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("%s: %s, want SERVFAIL", network, dns.RcodeToString[m.Rcode])
+		}
+		if m := r.ask(t, network, question("play.edge.example.com.", dns.TypeA, "192.0.2.0/24")); m.Rcode != dns.RcodeSuccess {
+			t.Errorf("%s: %s after it, want an answer", network, dns.RcodeToString[m.Rcode])
+		}
+	}
+	if got := metric(t, r, "nearzone_dnsserver_panics_total", ""); got != 2 {
+		t.Errorf("panics_total = %v, want 2", got)
 	}
 }
 

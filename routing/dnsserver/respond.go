@@ -1,7 +1,10 @@
 package dnsserver
 
 import (
+	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"runtime/debug"
 
 	"github.com/miekg/dns"
 )
@@ -13,7 +16,12 @@ const maxUDP = 1232
 // respond answers one packet. The answer may be in buf; it is nil when there is none to give.
 //
 // from is the resolver's address, without zone and unmapped.
-func (s *Server) respond(pkt []byte, from netip.Addr, via transport, buf []byte) []byte {
+func (s *Server) respond(pkt []byte, from netip.Addr, via transport, buf []byte) (out []byte) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			out = s.panicked(fault, pkt, buf)
+		}
+	}()
 	q, f := parse(pkt)
 	if f != faultNone {
 		s.metrics.malformed.WithLabelValues(f.String()).Inc()
@@ -116,7 +124,25 @@ func (s *Server) pack(msg *dns.Msg, size int, buf []byte) []byte {
 		return out
 	}
 	s.log.Error("answer cannot be packed", "question", msg.Question, "err", err)
-	failed := &dns.Msg{MsgHdr: dns.MsgHdr{Id: msg.Id, Response: true, Opcode: msg.Opcode, Rcode: dns.RcodeServerFailure}}
-	out, _ = failed.PackBuffer(buf) // a header alone always packs
+	return failed(msg.Id, msg.Opcode, buf)
+}
+
+// failed is SERVFAIL and nothing else.
+func failed(id uint16, opcode int, buf []byte) []byte {
+	msg := &dns.Msg{MsgHdr: dns.MsgHdr{Id: id, Response: true, Opcode: opcode, Rcode: dns.RcodeServerFailure}}
+	out, _ := msg.PackBuffer(buf) // a header alone always packs
 	return out
+}
+
+// panicked keeps a fault of ours from ending the process, and with it every connection of the proxy: whoever found the
+// packet that brings it out would send it again. It costs that answer alone.
+func (s *Server) panicked(fault any, pkt, buf []byte) []byte {
+	s.metrics.panics.Inc()
+	s.panicLog.Do(func() {
+		s.log.Error("panic while answering dns; please report it", "panic", fault, "packet", fmt.Sprintf("%x", pkt), "stack", string(debug.Stack()))
+	})
+	if len(pkt) < headerLen {
+		return nil
+	}
+	return failed(binary.BigEndian.Uint16(pkt), int(pkt[2]>>3)&0xF, buf)
 }
