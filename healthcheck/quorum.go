@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// maxViews bounds the nodes a Quorum remembers; past it, nodes never heard of before are ignored.
+// maxViews bounds the nodes a Quorum remembers; past it, nodes never heard of before are ignored until others have gone.
 const maxViews = 4096
 
 // Quorum merges the views of all nodes, its own among them, into the fleet's verdict on each node.
@@ -53,7 +53,7 @@ func (q *Quorum) Observe(v View, now time.Time) {
 	if known && !v.after(old.View) {
 		return
 	}
-	if _, met := q.zones[v.Node]; !met && len(q.zones) >= maxViews {
+	if _, met := q.zones[v.Node]; !met && !q.room() {
 		return
 	}
 	q.views[v.Node] = seen{v, now}
@@ -63,6 +63,20 @@ func (q *Quorum) Observe(v View, now time.Time) {
 		return
 	}
 	q.judge()
+}
+
+// room reports whether one more node can be remembered. When it would be one too many, those that have gone are
+// forgotten: no view of theirs counts, and nobody votes on them.
+func (q *Quorum) room() bool {
+	if len(q.zones) < maxViews {
+		return true
+	}
+	voted := q.verdicts.Load().nodes
+	maps.DeleteFunc(q.zones, func(node, _ string) bool {
+		_, counts := voted[node]
+		return !counts // every node with a view has a verdict
+	})
+	return len(q.zones) < maxViews
 }
 
 // forget removes views that have expired and judges again without them.

@@ -2,6 +2,7 @@ package healthcheck_test
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"strings"
@@ -280,4 +281,34 @@ func TestUpDoesNotAllocate(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { f.q.Up("lax1", origins) }); n != 0 {
 		t.Errorf("Up allocates %v times", n)
 	}
+}
+
+// Nodes that have gone for good, or never were, do not keep new ones from being heard.
+func TestRoomForNewNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		f.say("pdx1", "-lax1", "lax2")
+		f.say("lax1", "pdx1")
+		for i := range 5000 {
+			if i%100 == 0 {
+				time.Sleep(expire)
+			}
+			f.q.Observe(healthcheck.View{Node: fmt.Sprintf("old%d", i), Zone: "old", Boot: 1, Seq: 1}, time.Now())
+		}
+		time.Sleep(expire)
+		f.say("pdx1", "-lax1", "lax2")
+		f.say("lax2", "-lax1")
+		f.say("new1", "lax1", "-lax2", "pdx1", "@app")
+		var told bool
+		for _, s := range f.q.Status(time.Now()) {
+			told = told || s.Node == "new1" && s.Zone == "new" && !s.LastView.IsZero()
+			// Its own zone has no vote on it, although it has said nothing for long.
+			if s.Node == "lax1" && (s.Zone != "lax" || len(s.DownVotes)+len(s.UpVotes) != 2) {
+				t.Errorf("a node that is voted on: %+v, want the votes of pdx and new", s)
+			}
+		}
+		if !told {
+			t.Error("a new node is not heard")
+		}
+	})
 }
