@@ -94,12 +94,16 @@ func TestOriginDownBlamesNobody(t *testing.T) {
 		}
 		return true
 	})
-	for range 20 {
-		if zone := f.zoneOf(inLA); zone != lax {
-			t.Fatalf("got %s, want %s: an origin that nobody reaches counts against no one", zone, lax)
+	// Until the last node's view has arrived, one zone seems to reach what another does not.
+	f.eventually(5*time.Second, "twenty answers in a row name lax: an origin that nobody reaches counts against no one", func() bool {
+		for range 20 {
+			if f.zoneOf(inLA) != lax {
+				return false
+			}
+			<-time.After(50 * time.Millisecond)
 		}
-		<-time.After(50 * time.Millisecond)
-	}
+		return true
+	})
 }
 
 func TestPurgeReachesEveryNode(t *testing.T) {
