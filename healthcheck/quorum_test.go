@@ -292,6 +292,7 @@ func TestRoomForNewNodes(t *testing.T) {
 		for i := range 5000 {
 			if i%100 == 0 {
 				time.Sleep(expire)
+				f.say("pdx1", "-lax1", "lax2")
 			}
 			f.q.Observe(healthcheck.View{Node: fmt.Sprintf("old%d", i), Zone: "old", Boot: 1, Seq: 1}, time.Now())
 		}
