@@ -83,8 +83,10 @@ func (w *writer) WriteHeader(status int) {
 		if _, said := h["Content-Type"]; !said {
 			h["Content-Type"] = nil // else net/http guesses one from the body
 		}
-		if w.x.p.draining.Load() {
-			h["Connection"] = []string{"close"} // on HTTP/2, net/http makes it GOAWAY
+		if w.x.p.draining.Load() || w.stall == nil && w.x.upload.failure() != nil {
+			// Draining: on HTTP/2, net/http makes it GOAWAY. Or a body was not taken to its end: net/http closes
+			// the connection after the answer, and a client that is not told sends its next request into that.
+			h["Connection"] = []string{"close"}
 		}
 	}
 	w.ResponseWriter.WriteHeader(status)
