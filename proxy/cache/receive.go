@@ -157,6 +157,15 @@ func (f *fill) keep(o *store.Object) {
 	}
 }
 
+// replace stores the stale response's successor. When the origin has changed its Vary the two are different
+// variants, and the old one would go on matching what it no longer should.
+func (f *fill) replace(o *store.Object) {
+	f.keep(o)
+	if o.Variant != f.stale.Variant {
+		f.c.store.Remove(f.stale)
+	}
+}
+
 // validated takes a 304: a new head for the body we have (RFC 9111 §4.3.4).
 func (f *fill) validated(h http.Header, sent, received time.Time) {
 	all := merged(f.stale.Header, h)
@@ -171,7 +180,7 @@ func (f *fill) validated(h http.Header, sent, received time.Time) {
 	f.result.shared = v.store && shareable(o, received)
 	f.c.fills.setPassive(f.key, !f.result.shared, received)
 	if v.store {
-		f.keep(o)
+		f.replace(o)
 	}
 	f.publishAlone() // who comes now finds it in the store
 }
@@ -190,7 +199,7 @@ func (f *fill) freshen(status int, h http.Header, sent, received time.Time) {
 	all := merged(f.stale.Header, h)
 	if v := judge(&get, f.route.Policy, f.stale.Status, all, sent, received); v.store {
 		o := f.object(v, all, f.stale.Body)
-		f.keep(o)
+		f.replace(o)
 		o.Release()
 	}
 }

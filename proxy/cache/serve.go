@@ -109,7 +109,8 @@ func (x *exchange) follow() {
 	x.refuse(http.StatusGatewayTimeout, OnlyIfCached)
 }
 
-// lookup chooses the stored response for a request, and what it is good for.
+// lookup chooses the stored response for a request, and what it is good for. Of several it is "the most recent one
+// (as determined by the Date header field)" (RFC 9111 §4).
 func (c *Cache) lookup(v *View, key []byte, now time.Time) found {
 	best := found{why: URIMiss}
 	for _, o := range c.store.Variants(key) {
@@ -124,19 +125,36 @@ func (c *Cache) lookup(v *View, key []byte, now time.Time) found {
 		}
 		if c.purges.gone(o) {
 			c.store.Remove(o)
-			best.why = Purged
+			if best.object == nil {
+				best.why = Purged
+			}
 			continue
 		}
-		u, why := assess(v, o, now)
-		if u == useNot || !o.Acquire() {
-			best.why = why
-			continue
-		}
-		o.Used()
-		best.object, best.use, best.why = o, u, why
-		return best
+		best.consider(o, v, now)
+	}
+	if best.object != nil {
+		best.object.Used()
 	}
 	return best
+}
+
+// consider takes o, which matches, instead of what was found so far if it is the more recent. Objects come with
+// the one stored last first.
+func (f *found) consider(o *store.Object, v *View, now time.Time) {
+	if f.object != nil && !dateOf(o.Header, o.Received).After(dateOf(f.object.Header, f.object.Received)) {
+		return
+	}
+	u, why := assess(v, o, now)
+	if u == useNot || !o.Acquire() {
+		if f.object == nil {
+			f.why = why
+		}
+		return
+	}
+	if f.object != nil {
+		f.object.Release()
+	}
+	f.object, f.use, f.why = o, u, why
 }
 
 func namesOf(vary []store.Selector) []string {
