@@ -18,7 +18,7 @@ type bridge struct {
 
 	mu    sync.Mutex // guards what follows
 	last  string     // the last error or warning since the link was good
-	death string     // the first fatal one
+	death string     // the first fatal one of this start
 	store string     // why the logs took no entry; empty while they do
 }
 
@@ -97,6 +97,13 @@ func (b *bridge) clear() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.last = ""
+}
+
+// revive forgets why the server did not start, before it is tried again.
+func (b *bridge) revive() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.death = ""
 }
 
 func (b *bridge) fatal() string {

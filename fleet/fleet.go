@@ -132,8 +132,8 @@ func roleOf(o Options) Role {
 	return Leaf
 }
 
-// Run connects this node and keeps it connected until ctx ends and all it started has ended. It returns early only
-// when the embedded server cannot start. A Fleet runs once.
+// Run connects this node and keeps it connected until ctx ends and all it started has ended. While it cannot (a hub's
+// disk is read-only, a port was taken) it says why in the log and in Status, and tries again. A Fleet runs once.
 func (f *Fleet) Run(ctx context.Context) error {
 	defer f.stop()
 	if f.role == Lone {

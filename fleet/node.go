@@ -16,6 +16,7 @@ import (
 
 const (
 	startTimeout = 10 * time.Second
+	startAgain   = 10 * time.Second // at most, after the server did not start
 	// How often the link is looked at: what Follow and the gauge learn of a loss comes this much later.
 	watchEvery = 200 * time.Millisecond
 )
@@ -95,9 +96,10 @@ func (n *node) release() {
 
 // run serves until ctx ends. started is called when this process is connected, stopping before it is disconnected.
 func (n *node) run(ctx context.Context, started, stopping func()) error {
-	s, err := n.start()
-	if err != nil {
-		return fmt.Errorf("fleet: %w", err)
+	s := n.startUntil(ctx)
+	if s == nil {
+		stopping()
+		return nil
 	}
 	defer n.shutdown(s)
 	if err := n.connect(s); err != nil {
@@ -113,31 +115,64 @@ func (n *node) run(ctx context.Context, started, stopping func()) error {
 	return nil
 }
 
+// startUntil starts the embedded server, and tries again until ctx ends: a disk that came back read-only is no reason
+// for the node to end, which serves without a fleet. It is nil when ctx ended first.
+func (n *node) startUntil(ctx context.Context) *server.Server {
+	for wait := retryFirst; ; wait = min(2*wait, startAgain) {
+		s, err := n.start()
+		if err == nil {
+			return s
+		}
+		n.log.Error("the fleet does not start, this node serves on its own until it does", "node", n.node, "role", n.role, "err", err)
+		if !sleep(ctx, wait) {
+			return nil
+		}
+	}
+}
+
 // start gives the held ports to the embedded server. Between the two a port is free for a moment; the server's own
 // report of a failed bind arrives as a fatal log line.
 func (n *node) start() (*server.Server, error) {
-	s, err := server.NewServer(n.options)
+	options := n.options.Clone() // a server that does not start changes them all the same
+	s, err := server.NewServer(options)
 	if err != nil {
 		n.release()
+		n.bridge.remember(err.Error())
 		return nil, fmt.Errorf("make the embedded NATS server: %w", err)
 	}
 	s.SetLoggerV2(n.bridge, false, false, false)
 	n.release()
+	n.bridge.revive()
 	s.Start()
-	if !s.ReadyForConnections(startTimeout) || n.bridge.fatal() != "" {
-		s.Shutdown()
-		s.WaitForShutdown()
-		return nil, fmt.Errorf("start the embedded NATS server: %s", n.bridge.reason())
+	switch {
+	case !n.isReady(s):
+		err = fmt.Errorf("start the embedded NATS server: %s", n.bridge.reason())
+	case n.role == Hub && !s.JetStreamEnabled():
+		err = fmt.Errorf("open the fleet's logs under %q: %s", n.options.StoreDir, n.bridge.reason())
 	}
-	if n.role == Hub && !s.JetStreamEnabled() {
+	if err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, fmt.Errorf("open the fleet's logs under %q: %s", n.options.StoreDir, n.bridge.reason())
+		return nil, err
 	}
 	n.mu.Lock()
 	n.server = s
 	n.mu.Unlock()
 	return s, nil
+}
+
+// isReady waits until the server takes connections or has said that it never will.
+func (n *node) isReady(s *server.Server) bool {
+	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
+		ready := s.ReadyForConnections(watchEvery)
+		if n.bridge.fatal() != "" {
+			return false
+		}
+		if ready {
+			return true
+		}
+	}
+	return false
 }
 
 // connect makes two connections, so that a slow subscriber of topics cannot hold up the logs.
