@@ -113,8 +113,7 @@ func (w *world) step(q modelRequest) {
 	r.Header = q.header()
 	got := httptest.NewRecorder()
 	out := w.cache.Serve(got, r, w.route)
-	took := len(w.calls)
-	for w.cache.Stats().Fills > 0 {
+	for synctest.Wait(); w.cache.Stats().Fills > 0; {
 		time.Sleep(time.Second)
 	}
 	w.note("%s %s %s %v -> %d %v %q %+v", now.Format("15:04:05"), q.method, q.url, r.Header, got.Code, got.Header(), got.Body, out)
@@ -142,9 +141,6 @@ func (w *world) step(q modelRequest) {
 		w.wantCalls(0)
 		w.wantCode(got, http.StatusGatewayTimeout)
 	case w.wantCalls(1):
-		if took != 1 {
-			w.t.Errorf("answered before the origin was asked")
-		}
 		w.fetched(q, got, chosen)
 	}
 }
