@@ -99,11 +99,11 @@ func (b *bridge) clear() {
 	b.last = ""
 }
 
-// revive forgets why the server did not start, before it is tried again.
+// revive forgets what was wrong with the server, before it is started again.
 func (b *bridge) revive() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.death = ""
+	b.death, b.store = "", ""
 }
 
 func (b *bridge) fatal() string {

@@ -84,10 +84,10 @@ func (b *bus) attach(conn *nats.Conn) {
 	}
 }
 
-// close ends every subscriber and waits for the calls under way. It may be called twice.
-func (b *bus) close() {
+// detach ends what attach began; who subscribed is remembered for the next connection.
+func (b *bus) detach() {
 	b.mu.Lock()
-	b.closed = true
+	b.conn = nil
 	for s := range b.subs {
 		if s.cancel != nil {
 			s.cancel()
@@ -95,6 +95,14 @@ func (b *bus) close() {
 	}
 	b.mu.Unlock()
 	b.working.Wait()
+}
+
+// close ends every subscriber and waits for the calls under way. It may be called twice.
+func (b *bus) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.detach()
 }
 
 // start is called with mu held.

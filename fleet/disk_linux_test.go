@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,6 +55,8 @@ func TestHubDiskFullRecovers(t *testing.T) {
 	leaf := start(t, "leaf", fleet.Options{Config: config.Fleet{Hub: []string{hub.Addr().String()}}})
 	eventually(t, "the leaf reaches the hub", func() bool { return leaf.Status().Connected })
 	r := follow(t, leaf.Fleet, "purge", 0)
+	var told atomic.Int64
+	hub.Subscribe("health", func([]byte) { told.Add(1) })
 	mustAppend(t, leaf.Fleet, "purge", "before")
 	if fillDisk(t, dir) == 0 {
 		t.Fatal("no file of the log is open")
@@ -73,9 +76,33 @@ func TestHubDiskFullRecovers(t *testing.T) {
 		_, data := r.seen()
 		return len(data) >= 2 && data[0] == "before" && data[len(data)-1] == "after"
 	})
+	before := told.Load()
+	eventually(t, "topics go on too", func() bool {
+		_ = leaf.Publish("health", []byte("x"))
+		return told.Load() > before
+	})
 	eventually(t, "the hub has nothing to complain of", func() bool {
 		reopens, _ := gather(t, hub.reg, "nearzone_fleet_log_reopens_total")
 		failing, _ := gather(t, hub.reg, "nearzone_fleet_log_failing")
 		return hub.Status().Error == "" && reopens >= 1 && failing == 0
+	})
+}
+
+// TestDiskFullOfOneHubNode: the other two go on, and the one joins them again once its disk takes writes.
+func TestDiskFullOfOneHubNode(t *testing.T) {
+	t.Parallel()
+	all, hubs := hubOfThree(t)
+	leaf := start(t, "leaf", fleet.Options{Config: keyed(config.Fleet{Hub: all[0].Config.Hub})})
+	appends := func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := leaf.Append(ctx, "purge", []byte("x"))
+		return err == nil
+	}
+	eventually(t, "the leaf can append", appends)
+	eventually(t, "its file is open", func() bool { appends(); return fillDisk(t, all[0].Data) > 0 })
+	eventually(t, "the others go on, and it comes back", func() bool {
+		reopens, _ := gather(t, hubs[0].reg, "nearzone_fleet_log_reopens_total")
+		return appends() && reopens > 0 && hubs[0].Status().Error == ""
 	})
 }

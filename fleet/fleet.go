@@ -143,10 +143,16 @@ func (f *Fleet) Run(ctx context.Context) error {
 		f.stop()
 		return f.files.close()
 	}
+	var ready sync.Once
 	return f.node.run(ctx, func() {
 		f.bus.attach(f.node.topics)
-		close(f.ready)
-	}, f.stop)
+		ready.Do(func() { close(f.ready) })
+	}, func(last bool) {
+		if last {
+			f.stop()
+		}
+		f.bus.detach()
+	})
 }
 
 // stop ends what callers wait for and the subscribers' goroutines.

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -16,57 +15,37 @@ const (
 	spareRoom = 1 << 20
 )
 
-// keeper brings the hub's logs back after its disk was full or failed. NATS remembers an error of a file for as long
-// as the file is open, or turns JetStream off altogether, and waits for a restart of the process.
+// keeper knows when the hub's logs can come back after its disk was full or failed. NATS remembers an error of a file
+// for as long as the file is open, or turns JetStream off altogether, and waits for a restart of the process. The
+// embedded server is restarted instead: JetStream alone cannot be, without leaving half of its former self behind.
 type keeper struct {
 	next time.Time // not before
 }
 
-// look is called again and again; it does nothing while the logs are well.
-func (k *keeper) look(n *node, s *server.Server, now time.Time) {
+// recovered is called again and again. It is true when the logs took no entry and the disk now takes writes.
+func (k *keeper) recovered(n *node, s *server.Server, now time.Time) bool {
 	text := n.bridge.storeError()
 	if text == "" && !s.JetStreamEnabled() {
 		text = "the logs are closed"
 		n.bridge.setStore(text)
 	}
 	if text == "" || now.Before(k.next) {
-		return
+		return false
 	}
-	if k.next.IsZero() {
+	first := k.next.IsZero()
+	k.next = now.Add(reopenEvery)
+	if first {
 		n.metrics.logFailing.Set(1)
 		n.log.Error("fleet logs take no entries: make room on the hub's disk", "dir", n.options.StoreDir, "reason", text)
+		return false
 	}
-	k.next = now.Add(reopenEvery)
-	if err := n.reopen(s); err != nil {
-		n.log.Debug("fleet logs stay closed", "err", err)
-		return
-	}
-	*k = keeper{}
-	n.metrics.logFailing.Set(0)
-	n.metrics.logReopens.Inc()
-	n.log.Info("fleet logs are open again", "dir", n.options.StoreDir)
-	n.streams.kick()
-}
-
-// reopen closes the logs and reads them anew, once the disk takes writes.
-func (n *node) reopen(s *server.Server) error {
 	if err := tryDisk(n.options.StoreDir); err != nil {
-		return err
+		n.log.Debug("fleet logs stay closed", "err", err)
+		return false
 	}
-	if err := s.ShutdownJetStream(); err != nil {
-		return fmt.Errorf("close the logs: %w", err)
-	}
-	n.bridge.setStore("") // what goes wrong from here on is news
-	o := n.options
-	err := s.EnableJetStream(&server.JetStreamConfig{
-		StoreDir: o.StoreDir, Domain: o.JetStreamDomain, SyncAlways: o.SyncAlways, Strict: !o.NoJetStreamStrict,
-		MaxMemory: o.JetStreamMaxMemory, MaxStore: o.JetStreamMaxStore, CompressOK: true,
-	})
-	if err != nil {
-		n.bridge.setStore(err.Error())
-		return fmt.Errorf("open the logs: %w", err)
-	}
-	return nil
+	n.log.Info("fleet logs are opened again", "dir", n.options.StoreDir)
+	n.metrics.logReopens.Inc()
+	return true
 }
 
 // tryDisk writes and syncs a file of spareRoom in dir, and removes it.

@@ -94,23 +94,34 @@ func (n *node) release() {
 	n.held = nil
 }
 
-// run serves until ctx ends. started is called when this process is connected, stopping before it is disconnected.
-func (n *node) run(ctx context.Context, started, stopping func()) error {
+// run serves until ctx ends. started is called when this process is connected, stopping before it is disconnected; in
+// between, both are called again for each restart of the embedded server, stopping with true when it was the last.
+func (n *node) run(ctx context.Context, started func(), stopping func(last bool)) error {
+	for ctx.Err() == nil {
+		if err := n.serve(ctx, started, stopping); err != nil {
+			return fmt.Errorf("fleet: %w", err)
+		}
+	}
+	return nil
+}
+
+// serve is one life of the embedded server.
+func (n *node) serve(ctx context.Context, started func(), stopping func(last bool)) error {
 	s := n.startUntil(ctx)
 	if s == nil {
-		stopping()
 		return nil
 	}
 	defer n.shutdown(s)
 	if err := n.connect(s); err != nil {
-		return fmt.Errorf("fleet: %w", err)
+		return err
 	}
 	defer n.disconnect()
 	if err := n.streams.attach(n.journal, n.role); err != nil {
-		return fmt.Errorf("fleet: %w", err)
+		return err
 	}
 	started()
-	defer stopping()
+	defer func() { stopping(ctx.Err() != nil) }()
+	n.metrics.logFailing.Set(0)
 	n.watch(ctx, s)
 	return nil
 }
@@ -214,7 +225,7 @@ func (n *node) shutdown(s *server.Server) {
 	n.metrics.peers.Set(0)
 }
 
-// watch follows the link until ctx ends.
+// watch follows the link until ctx ends, or the embedded server has to be restarted.
 func (n *node) watch(ctx context.Context, s *server.Server) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -222,8 +233,8 @@ func (n *node) watch(ctx context.Context, s *server.Server) {
 	var k keeper
 	for {
 		seen = n.observe(s, seen)
-		if n.role == Hub {
-			k.look(n, s, time.Now())
+		if n.role == Hub && k.recovered(n, s, time.Now()) {
+			return
 		}
 		select {
 		case <-ctx.Done():

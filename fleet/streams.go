@@ -34,9 +34,9 @@ type streams struct {
 	metrics  *metrics
 	origins  *origins
 	replicas int
-	js       jetstream.JetStream // set before anyone uses it
 
-	mu      sync.Mutex // guards kickers
+	mu      sync.Mutex          // guards what follows
+	js      jetstream.JetStream // not nil once the fleet is ready; another after a restart of the embedded server
 	kickers map[*context.CancelFunc]struct{}
 }
 
@@ -50,8 +50,16 @@ func (s *streams) attach(conn *nats.Conn, role Role) error {
 	if role == Leaf {
 		js, err = jetstream.NewWithDomain(conn, hubDomain, jetstream.WithDefaultTimeout(attempt))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.js = js
 	return err
+}
+
+func (s *streams) hub() jetstream.JetStream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.js
 }
 
 // kick makes every follower ask the hub anew: its place there is lost with the link.
@@ -80,7 +88,7 @@ func (s *streams) append(ctx context.Context, log string, data []byte) (uint64, 
 	id := rand.Text()
 	var seq uint64
 	err := s.retry(ctx, func(ctx context.Context) error {
-		ack, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: logPrefix + log, Data: data},
+		ack, err := s.hub().PublishMsg(ctx, &nats.Msg{Subject: logPrefix + log, Data: data},
 			jetstream.WithMsgID(id), jetstream.WithExpectStream(streamName+log), jetstream.WithRetryAttempts(0))
 		if errors.Is(err, jetstream.ErrNoStreamResponse) { // no hub, or the first entry ever
 			if _, made := s.open(ctx, log); made != nil {
@@ -129,11 +137,12 @@ func (s *streams) retry(ctx context.Context, try func(context.Context) error) er
 
 // open asks the hub for a log's stream as it is now, and makes it when there is none. Any node may be the first.
 func (s *streams) open(ctx context.Context, log string) (jetstream.Stream, error) {
-	stream, err := s.js.Stream(ctx, streamName+log)
+	js := s.hub()
+	stream, err := js.Stream(ctx, streamName+log)
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return stream, err
 	}
-	stream, err = s.js.CreateStream(ctx, jetstream.StreamConfig{
+	stream, err = js.CreateStream(ctx, jetstream.StreamConfig{
 		Name:     streamName + log,
 		Subjects: []string{logPrefix + log},
 		Storage:  jetstream.FileStorage, Replicas: s.replicas,
@@ -142,7 +151,7 @@ func (s *streams) open(ctx context.Context, log string) (jetstream.Stream, error
 		DenyDelete: true, DenyPurge: true,
 	})
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // by a node of another version, with other limits
-		return s.js.Stream(ctx, streamName+log)
+		return js.Stream(ctx, streamName+log)
 	}
 	return stream, err
 }
