@@ -46,7 +46,10 @@ func judge(v *View, policy config.Cache, status int, h http.Header, sent, receiv
 		head.Revalidate = stated(c.whileRevalidate, policy.StaleWhileRevalidate)
 		head.IfError = stated(c.ifError, policy.StaleIfError)
 	}
-	if why := pointless(v, &head, h); why != "" {
+	if why := pointless(&head, h); why != "" {
+		return verdict{why: why}
+	}
+	if why := withheld(v, c, &head); why != "" {
 		return verdict{why: why}
 	}
 	return verdict{store: true, head: head, strip: c.strip}
@@ -57,8 +60,6 @@ func forbidden(v *View, c responseControl, status int, h http.Header, varyKnown 
 	switch {
 	case v.Method != http.MethodGet:
 		return RequestHead
-	case v.ask.noStore:
-		return RequestNoStore
 	case c.understand && !understood(status):
 		return MustUnderstand
 	case c.noStore && !c.understand: // RFC 9111 §5.2.2.3: understood, must-understand overrides no-store
@@ -69,8 +70,6 @@ func forbidden(v *View, c responseControl, status int, h http.Header, varyKnown 
 		return Partial
 	case status < 200 || status > 599 || status == http.StatusNotModified:
 		return Status
-	case len(v.Header["Authorization"]) > 0 && !c.public && !c.mustRevalidate && c.sMaxAge == never:
-		return Authorization // RFC 9111 §3.5
 	case len(h["Set-Cookie"]) > 0 && !slices.Contains(c.strip, "Set-Cookie"):
 		return SetCookie
 	case !varyKnown:
@@ -80,8 +79,8 @@ func forbidden(v *View, c responseControl, status int, h http.Header, varyKnown 
 }
 
 // pointless finds why a response that may be stored would never be used: it is not fresh and cannot be
-// validated or stand in, or it lives by assumption alone and its request had a Cookie.
-func pointless(v *View, head *store.Head, h http.Header) Reason {
+// validated or stand in.
+func pointless(head *store.Head, h http.Header) Reason {
 	unusable := head.Lifetime == 0 || head.NoCache
 	standsIn := !head.Implicit && head.Revalidate+head.IfError > 0
 	head.Implicit = head.Implicit || head.NoCache || head.Lifetime == 0 && head.Revalidate == 0
@@ -90,8 +89,20 @@ func pointless(v *View, head *store.Head, h http.Header) Reason {
 		return NoLifetime
 	case head.Lifetime == 0 && head.Implicit && !explicit(h):
 		return NoLifetime
+	}
+	return ""
+}
+
+// withheld finds why a response that others might have is kept from them for its request's sake. It comes last, so
+// that any other reason is the response's own.
+func withheld(v *View, c responseControl, head *store.Head) Reason {
+	switch {
+	case v.ask.noStore:
+		return RequestNoStore
+	case len(v.Header["Authorization"]) > 0 && !c.public && !c.mustRevalidate && c.sMaxAge == never:
+		return Authorization // RFC 9111 §3.5
 	case head.Implicit && hasCookie(v.Header):
-		return Cookie
+		return Cookie // its lifetime is assumed, or there is none
 	}
 	return ""
 }

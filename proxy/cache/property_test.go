@@ -177,7 +177,8 @@ func (w *world) refreshed(q modelRequest, chosen *entry, now time.Time) {
 		return
 	}
 	if w.wantCalls(1) {
-		plain := modelRequest{method: http.MethodGet, url: q.url, v: q.v, maxAge: never, minFresh: never, maxStale: never, credentials: q.credentials, cookie: q.cookie}
+		plain := plainly(q)
+		plain.credentials, plain.cookie = q.credentials, q.cookie
 		w.learn(plain, chosen)
 	}
 }
@@ -233,9 +234,16 @@ func (w *world) learn(q modelRequest, chosen *entry) *entry {
 	default:
 		if e := store9111(c.response, c.response.id, q, c.sent, c.received); e != nil {
 			w.put(q.url, e)
+		} else if plain := plainly(q); chosen != nil && c.response.status < 500 && store9111(c.response, c.response.id, plain, c.sent, c.received) == nil {
+			w.remove(q.url, chosen) // our choice: what is not to be stored any more is not to be served any more
 		}
 	}
 	return nil
+}
+
+// plainly is the request of a client that asks for nothing special.
+func plainly(q modelRequest) modelRequest {
+	return modelRequest{method: http.MethodGet, url: q.url, v: q.v, maxAge: never, minFresh: never, maxStale: never}
 }
 
 // learnHead is RFC 9111 §4.3.5.

@@ -25,6 +25,9 @@ func (f *fill) arrived(ctx context.Context, response *http.Response, h http.Head
 	}
 	if !v.store {
 		f.remember(v.why, received)
+		if f.stale != nil && supersedes(v.why, response.StatusCode) {
+			f.c.store.Remove(f.stale)
+		}
 		f.handOver(response, v.why)
 		return
 	}
@@ -32,6 +35,17 @@ func (f *fill) arrived(ctx context.Context, response *http.Response, h http.Head
 	defer body.Release()
 	f.publish(v, h, body, received)
 	f.pump(ctx, response, body)
+}
+
+// supersedes reports whether an answer that is not stored ends what was stored before all the same: the page is
+// private now, or no more, and its past must not come back when the origin fails. What is for this request alone,
+// and the origin's bad moment, say nothing of the page.
+func supersedes(why Reason, status int) bool {
+	switch why {
+	case NoStore, Private, VaryStar, SetCookie, MustUnderstand, NoLifetime, TooLarge:
+		return !failing(status)
+	}
+	return false
 }
 
 // remember keeps others from waiting in vain for what cannot be shared. What was this request's own doing, or

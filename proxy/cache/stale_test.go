@@ -82,6 +82,31 @@ func TestStaleIfError(t *testing.T) {
 	}
 }
 
+// A page that is gone or private now does not come back when its origin fails.
+func TestWhatIsNoMoreIsNeverStale(t *testing.T) {
+	for _, now := range []struct {
+		code    int
+		control string
+	}{{404, ""}, {410, "no-cache"}, {200, "private"}, {200, "no-store"}} {
+		var n atomic.Int64
+		e := newEdge(t, setup{policy: config.Cache{StaleIfError: time.Hour}, origin: func(w http.ResponseWriter, r *http.Request) {
+			switch n.Add(1) {
+			case 1:
+				w.Header().Set("Cache-Control", "max-age=10")
+			case 2:
+				w.Header().Set("Cache-Control", now.control)
+				w.WriteHeader(now.code)
+			default:
+				w.WriteHeader(503)
+			}
+		}})
+		e.get("/a").want(t, 200, "", "stored")
+		e.later(20 * time.Second)
+		e.get("/a").want(t, now.code, "")
+		e.get("/a").want(t, 503, "")
+	}
+}
+
 func TestPurge(t *testing.T) {
 	e := newEdge(t, setup{origin: func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60, stale-while-revalidate=60")
