@@ -18,10 +18,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/nearzone/nearzone/config"
 )
@@ -94,6 +96,8 @@ type Fleet struct {
 	ready   chan struct{}
 	ended   chan struct{}
 	once    sync.Once
+
+	panicLog rate.Sometimes // a peer may cause many
 }
 
 // Listen checks the options, reads the key and binds the hub's listener. It starts nothing.
@@ -106,7 +110,7 @@ func Listen(o Options) (*Fleet, error) {
 	}
 	f := &Fleet{
 		o: o, role: roleOf(o), log: o.Log, metrics: newMetrics(o.Reg),
-		ready: make(chan struct{}), ended: make(chan struct{}),
+		ready: make(chan struct{}), ended: make(chan struct{}), panicLog: rate.Sometimes{Interval: time.Second},
 	}
 	f.bus = newBus(f.metrics, f.log)
 	if f.role == Lone {
@@ -200,7 +204,10 @@ func (f *Fleet) Subscribe(topic string, fn func(data []byte)) (cancel func()) {
 	if err := checkName("topic", topic); err != nil {
 		panic("fleet: subscribe: " + err.Error())
 	}
-	return f.bus.subscribe(topic, fn)
+	return f.bus.subscribe(topic, func(data []byte) {
+		defer f.survive("topic", topic)
+		fn(data)
+	})
 }
 
 // Append adds data to a durable log and returns its sequence number, which only grows, once the hub has synced it to
@@ -240,13 +247,29 @@ func (f *Fleet) Follow(ctx context.Context, log string, after uint64, fn func(se
 		return fmt.Errorf("fleet: follow %q: %w", log, err)
 	}
 	err := f.journal.follow(ctx, log, after, func(seq uint64, data []byte) {
-		fn(seq, data)
+		func() {
+			defer f.survive("log", log)
+			fn(seq, data)
+		}()
 		f.metrics.position.WithLabelValues(log).Set(float64(seq))
 	})
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
 	return fmt.Errorf("fleet: follow %q: %w", log, err)
+}
+
+// survive is deferred around what is done with a message. One that brings out a fault reaches every node, and one in a
+// log reaches it again at each start: it must not end them all.
+func (f *Fleet) survive(kind, name string) {
+	fault := recover()
+	if fault == nil {
+		return
+	}
+	f.metrics.panics.Inc()
+	f.panicLog.Do(func() {
+		f.log.Error("panic over a fleet message, which is passed over; please report it", kind, name, "panic", fault, "stack", string(debug.Stack()))
+	})
 }
 
 // Head is the sequence number of the log's last entry, asked of the hub now; zero when it has none. It fails with

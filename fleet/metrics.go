@@ -20,6 +20,7 @@ type metrics struct {
 	position                *prometheus.GaugeVec
 	regressions             *prometheus.CounterVec
 	tlsErrors               prometheus.Counter
+	panics                  prometheus.Counter
 	logFailing              prometheus.Gauge
 	logReopens              prometheus.Counter
 }
@@ -54,6 +55,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "nearzone_fleet_log_position", Help: "Sequence number of the last entry that was applied.",
 		}, []string{"log"}),
 		regressions: counters("log_regressions_total", "log", "Times a log did not continue where this node stopped."),
+		panics:      counter("panics_total", "Messages passed over since what was done with them panicked: a fault of this program."),
 		logFailing:  gauge("log_failing", "1 when this hub's disk does not take entries of the logs."),
 		logReopens:  counter("log_reopens_total", "Times the logs were opened again, after the disk had not taken an entry."),
 		tlsErrors:   counter("handshake_errors_total", "Connections refused before they were known to be of the fleet."),
