@@ -14,6 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
+// maxLogged bytes of a request are logged.
+const maxLogged = 1 << 10
+
 // api is the handlers over the hooks.
 type api struct {
 	hooks   Hooks
@@ -108,7 +111,7 @@ func (a *api) purge(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "the body says nothing to purge: send a JSON object with url, prefix, host or tag")
 		return
 	}
-	a.log.Info("purge asked for", "client", r.RemoteAddr, "purge", string(raw))
+	a.log.Info("purge asked for", "client", r.RemoteAddr, "purge", string(raw[:min(len(raw), maxLogged)]))
 	finish(w)(a.hooks.Purge(r.Context(), raw))
 }
 
