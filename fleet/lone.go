@@ -45,19 +45,39 @@ func (l *fileLogs) head(_ context.Context, log string) (uint64, error) {
 	return f.next - 1, nil
 }
 
+// follow goes on when the disk does not: its error is no reason for the caller to give up, nor for a node to end.
 func (l *fileLogs) follow(ctx context.Context, log string, after uint64, fn func(uint64, []byte)) error {
+	last, wait := after, retryFirst
+	for {
+		err := l.read(ctx, log, last, func(seq uint64, data []byte) {
+			fn(seq, data)
+			last, wait = seq, retryFirst
+		})
+		switch {
+		case errors.Is(err, ErrLogRegressed):
+			l.metrics.regressions.WithLabelValues(log).Inc()
+			return err
+		case ctx.Err() != nil, errors.Is(err, ErrNotRunning):
+			return err
+		}
+		l.log.Error("fleet log cannot be followed, trying again", "log", log, "after", last, "err", err)
+		if !sleep(ctx, wait) {
+			return ctx.Err()
+		}
+		wait = min(2*wait, startAgain)
+	}
+}
+
+// read follows until something breaks.
+func (l *fileLogs) read(ctx context.Context, log string, after uint64, fn func(uint64, []byte)) error {
 	f, err := l.get(log)
 	if err != nil {
 		return err
 	}
-	err = l.origins.accept(log, f.made, after)
-	if err == nil {
-		err = f.follow(ctx, after, fn)
+	if err := l.origins.accept(log, f.made, after); err != nil {
+		return err
 	}
-	if errors.Is(err, ErrLogRegressed) {
-		l.metrics.regressions.WithLabelValues(log).Inc()
-	}
-	return err
+	return f.follow(ctx, after, fn)
 }
 
 func (l *fileLogs) get(log string) (*fileLog, error) {

@@ -140,3 +140,22 @@ func wholeLog(f *testing.F) []byte {
 	}
 	return b
 }
+
+// TestLoneWithoutDisk: a disk that cannot be used is no reason to stop following, which would end the node.
+func TestLoneWithoutDisk(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := os.WriteFile(dir, []byte("in the way"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := start(t, "alone", fleet.Options{Lone: true, Data: dir})
+	r := follow(t, n.Fleet, "purge", 0)
+	if _, err := n.Append(t.Context(), "purge", []byte("x")); err == nil {
+		t.Error("an entry was acknowledged without a disk")
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	seq := mustAppend(t, n.Fleet, "purge", "y")
+	eventually(t, "the follower has it", func() bool { return r.last() == seq })
+}
