@@ -53,6 +53,7 @@ type testFleet struct {
 	admin  string
 	file   string
 	origin *testOrigin
+	env    map[string]string
 }
 
 // testOrigin counts what reaches it and can be told to fail.
@@ -127,8 +128,9 @@ func startFleetOf(t *testing.T, yaml string) *testFleet {
 		"DATA": t.TempDir(), "LAX": f.http[lax], "PHX": f.http[phx], "HOME_NODE": f.http[home],
 		"DNS": f.dns, "ADMIN": f.admin, "ORIGIN": f.origin.URL, "HUB": freeAddr(t, "127.0.0.4"),
 	}
+	f.env = env
 	for _, zone := range []string{home, lax, phx} {
-		f.start(zone, env)
+		f.start(zone)
 	}
 	f.eventually(10*time.Second, "every node hears of the others", func() bool {
 		for _, n := range f.nodes {
@@ -154,13 +156,13 @@ func (f *testFleet) write(yaml string) {
 	}
 }
 
-func (f *testFleet) start(zone string, env map[string]string) {
+func (f *testFleet) start(zone string) {
 	f.t.Helper()
 	lookup := func(name string) (string, bool) {
 		if name == "ZONE" {
 			return zone, true
 		}
-		v, ok := env[name]
+		v, ok := f.env[name]
 		return v, ok
 	}
 	load := func() (*config.Config, error) { return config.Load(f.file, config.Options{Zone: zone, Env: lookup}) }

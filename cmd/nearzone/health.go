@@ -55,6 +55,9 @@ func (h *healthShare) take(data []byte) {
 		h.n.log.Warn("health view refused", "err", err)
 		return
 	}
+	if !h.n.knows(view.Node) {
+		return // a node that zones no longer list has no vote
+	}
 	h.n.quorum.Observe(view, time.Now())
 }
 

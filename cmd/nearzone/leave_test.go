@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -56,4 +58,27 @@ func TestHubAwayServesOn(t *testing.T) {
 	} else {
 		t.Logf("purge with the hub away: %v", err)
 	}
+}
+
+// A hub that lost its disk has lost purges and drains. Nodes that were there ask the origin again for what they stored,
+// and give the hub its drains back.
+func TestHubThatLostItsLogs(t *testing.T) {
+	f := startFleet(t)
+	f.command("drain", phx)
+	f.command("purge", "--tag", "any")
+	f.get(lax, "/kept")
+	f.eventually(5*time.Second, "lax knows the drain and the purge", func() bool {
+		return f.nodes[lax].drained.has(phx, "") && f.nodes[lax].cache.Stats().Purge > 0
+	})
+	f.get(lax, "/kept")
+	f.kill(home)
+	if err := os.RemoveAll(filepath.Join(f.env["DATA"], home)); err != nil {
+		t.Fatal(err)
+	}
+	f.start(home)
+	f.eventually(30*time.Second, "the hub has its drain back", func() bool { return f.nodes[home].drained.has(phx, "") })
+	f.eventually(10*time.Second, "lax asks the origin again for what it stored", func() bool {
+		_, _, header := f.get(lax, "/kept")
+		return strings.Contains(header.Get("Cache-Status"), "fwd=stale")
+	})
 }

@@ -39,10 +39,19 @@ func (n *node) shareEstimates(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := n.fleet.Publish(topicLatency, n.estimator.Digest()); err != nil {
-				n.log.Debug("latency digest not published", "err", err)
-			}
+			n.publishDigest()
 		}
+	}
+}
+
+// publishDigest tells the fleet what was measured here; nothing when that is nothing.
+func (n *node) publishDigest() {
+	digest := n.estimator.Digest()
+	if digest == nil {
+		return
+	}
+	if err := n.fleet.Publish(topicLatency, digest); err != nil {
+		n.log.Debug("latency digest not published", "err", err)
 	}
 }
 
@@ -71,7 +80,7 @@ func (n *node) purge(ctx context.Context, body json.RawMessage) (any, error) {
 func (n *node) append(ctx context.Context, log string, data []byte) (uint64, error) {
 	position, err := n.fleet.Append(ctx, log, data)
 	if errors.Is(err, fleet.ErrNoHub) || errors.Is(err, fleet.ErrNotRunning) {
-		return 0, fmt.Errorf("%w: %w; the hub in the home Region keeps the log: see the fleet in `nearzone status`, then try again", admin.ErrUnavailable, err)
+		return 0, fmt.Errorf("%w: %w; the hub in the home Region keeps the log: `nearzone status` there says what ails it", admin.ErrUnavailable, err)
 	}
 	return position, err
 }
@@ -88,12 +97,12 @@ func (n *node) followPurges(ctx context.Context) error {
 		if err := n.cache.Purge(p); err != nil {
 			n.log.Error("purge refused", "err", err)
 		}
-	})
+	}, n.cache.RevalidateAll) // purges may have been lost with the hub's log
 }
 
-// follow replays a log from its beginning and follows it. A log that went backwards (its hub lost data) is followed
-// again from its new beginning: purges and drains may be applied twice without harm.
-func (n *node) follow(ctx context.Context, log string, apply func(uint64, []byte)) error {
+// follow replays a log from its beginning and follows it. When the log went backwards (its hub lost data), regressed
+// is called, and it is followed again from its new beginning: purges and drains may be applied twice without harm.
+func (n *node) follow(ctx context.Context, log string, apply func(uint64, []byte), regressed func()) error {
 	for {
 		err := n.fleet.Follow(ctx, log, 0, apply)
 		if ctx.Err() != nil {
@@ -103,6 +112,7 @@ func (n *node) follow(ctx context.Context, log string, apply func(uint64, []byte
 			return err
 		}
 		n.log.Error("the fleet's log went backwards, following it again from its beginning", "log", log, "err", err)
+		regressed()
 	}
 }
 
@@ -182,7 +192,21 @@ func (n *node) followDrains(ctx context.Context) error {
 		n.drained.set(order)
 		n.metrics.drain(order)
 		n.log.Info("drain", "target", order.Target, "undo", order.Undo)
-	})
+	}, func() { n.restoreDrains(ctx) })
+}
+
+// restoreDrains appends the drains that this node knows to a log that lost them: what an operator took out must not
+// come back because the hub's disk did not.
+func (n *node) restoreDrains(ctx context.Context) {
+	for _, target := range n.drained.list() {
+		data, err := json.Marshal(drainOrder{Target: target})
+		if err == nil {
+			_, err = n.append(ctx, logDrain, data)
+		}
+		if err != nil {
+			n.log.Error("drain not restored to the fleet's log", "target", target, "err", err)
+		}
+	}
 }
 
 // drainSet is the zones and nodes that an operator took out. One follower writes, every answer reads.

@@ -145,6 +145,10 @@ func (c *Cache) Purge(p Purge) error {
 	return nil
 }
 
+// RevalidateAll marks all that is stored stale, as a soft purge of everything would: for when purges may have been
+// missed. What the origin confirms lives on.
+func (c *Cache) RevalidateAll() { c.purges.add(everything, true, c.now()) }
+
 // Stats tells the numbers of this moment.
 func (c *Cache) Stats() Stats {
 	return Stats{

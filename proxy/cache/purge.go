@@ -93,6 +93,9 @@ func hostOf(host string) string {
 	return host
 }
 
+// everything is the key of RevalidateAll's rule.
+var everything = ruleKey{'*', ""}
+
 // rule is the last purge of one thing, hard and soft.
 type rule struct {
 	hard, soft uint64
@@ -196,7 +199,7 @@ func (p *purges) concerning(o *store.Object) func(func(ruleKey) bool) {
 		}
 		host = hostOf(host)
 		name = host + path
-		if !yield(ruleKey{'u', name}) || !yield(ruleKey{'h', host}) {
+		if !yield(everything) || !yield(ruleKey{'u', name}) || !yield(ruleKey{'h', host}) {
 			return
 		}
 		for _, n := range p.lengths {

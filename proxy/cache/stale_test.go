@@ -153,6 +153,27 @@ func TestPurge(t *testing.T) {
 	eventually(t, "room reclaimed", func() bool { return e.cache.Stats().Objects <= 1 })
 }
 
+func TestRevalidateAll(t *testing.T) {
+	e := newEdge(t, setup{origin: func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Header().Set("ETag", `"one"`)
+		if r.Header.Get("If-None-Match") == `"one"` {
+			w.WriteHeader(http.StatusNotModified)
+		}
+	}})
+	for _, path := range []string{"/a", "/b"} {
+		e.get(path, "Host", "x.example")
+		e.get(path, "Host", "x.example").want(t, 200, "", "hit")
+	}
+	e.cache.RevalidateAll()
+	for _, path := range []string{"/a", "/b"} {
+		if s := e.get(path, "Host", "x.example").status(); !strings.Contains(s, "fwd=stale") {
+			t.Errorf("%s afterwards: %s, want it asked for again", path, s)
+		}
+		e.get(path, "Host", "x.example").want(t, 200, "", "hit")
+	}
+}
+
 func TestPurgeRefuses(t *testing.T) {
 	for _, p := range []cache.Purge{
 		{}, {URL: "http://a/", Host: "a"}, {URL: "/a"}, {URL: "ftp://a/"}, {Prefix: "a"}, {Host: "http://a"}, {Tag: "a b"}, {URL: "http://%zz/"},
