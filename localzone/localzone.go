@@ -20,19 +20,19 @@ import (
 
 // Entry is one Local Zone or Region of the catalogue.
 type Entry struct {
-	Name     string // us-west-2-lax-1a, or us-west-2
-	ID       string // usw2-lax1-az1, the same in every account; empty for a Region
-	Metro    string // Los Angeles
-	Country  string
-	Region   bool          // a Region, not a Local Zone
-	Parent   string        // parent Region; its own name for a Region
-	ParentID string        // id of the Availability Zone that runs its control plane; empty for a Region
-	At       config.LatLon // of the city: AWS publishes no coordinates
-	Km       int           // great circle to the parent Region; 0 for a Region
-	Floor    time.Duration // no round trip to the parent can be shorter: light in fibre along the great circle
-	IPv6     bool          // instances can have IPv6 addresses; false where AWS does not say
-	MTU      int           // bytes of a packet between an instance in the zone and one in the Region; 1300, the common case, where AWS does not say
-	Status   Status
+	Name     string        `json:"name"`         // us-west-2-lax-1a, or us-west-2
+	ID       string        `json:"id,omitempty"` // usw2-lax1-az1, the same in every account; empty for a Region
+	Metro    string        `json:"metro"`        // Los Angeles
+	Country  string        `json:"country"`
+	Region   bool          `json:"region"`              // a Region, not a Local Zone
+	Parent   string        `json:"parent"`              // parent Region; its own name for a Region
+	ParentID string        `json:"parent_id,omitempty"` // id of the Availability Zone that runs its control plane; empty for a Region
+	At       config.LatLon `json:"at"`                  // of the city: AWS publishes no coordinates
+	Km       int           `json:"km"`                  // great circle to the parent Region; 0 for a Region
+	Floor    time.Duration `json:"rtt_floor_ns"`        // no round trip to the parent can be shorter: light in fibre along the great circle
+	IPv6     bool          `json:"ipv6"`                // instances can have IPv6 addresses; false where AWS does not say
+	MTU      int           `json:"mtu"`                 // bytes of a packet between an instance in the zone and one in the Region; 1300, the common case, where AWS does not say
+	Status   Status        `json:"status"`
 }
 
 // Status says whether a zone can be had.

@@ -181,7 +181,7 @@ func (c Candidate) describe() string {
 	var s string
 	switch {
 	case c.Samples > 0:
-		s = fmt.Sprintf("measured %.1f ms ± %.1f from %s", c.Estimate, c.SD, samples(c.Samples))
+		s = fmt.Sprintf("estimated %.1f ms ± %.1f from %s", c.Estimate, c.SD, samples(c.Samples))
 	case c.Distance != nil:
 		s = fmt.Sprintf("%.0f km away, so %.1f ms expected (not measured)", *c.Distance, c.Estimate)
 	default:

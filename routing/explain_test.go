@@ -18,9 +18,9 @@ func TestExplainInWords(t *testing.T) {
 		want   string
 	}{
 		{"measured", func(w *world) { w.measure(network, lax, 7.4, 14); w.measure(network, home, 28, 20) },
-			"us-west-2-lax-1a: measured 8.4 ms ± 2.8 from 14 samples, 12.8 ms ahead of us-west-2-phx-2a; healthy"},
+			"us-west-2-lax-1a: estimated 8.4 ms ± 2.8 from 14 samples, 12.8 ms ahead of us-west-2-phx-2a; healthy"},
 		{"one sample", func(w *world) { w.measure(network, lax, 8, 0.6) },
-			"us-west-2-lax-1a: measured 11.5 ms ± 5.6 from 1 sample, 9.7 ms ahead of us-west-2-phx-2a; healthy"},
+			"us-west-2-lax-1a: estimated 11.5 ms ± 5.6 from 1 sample, 9.7 ms ahead of us-west-2-phx-2a; healthy"},
 		{"distance", func(*world) {},
 			"us-west-2-lax-1a: 0 km away, so 12.0 ms expected (not measured), 9.2 ms ahead of us-west-2-phx-2a; healthy"},
 		{"unknown", func(w *world) { clear(w.places) },
@@ -32,9 +32,9 @@ func TestExplainInWords(t *testing.T) {
 		{"shadow", func(w *world) { w.zones[0].Mode = config.ModeShadow },
 			"us-west-2-phx-2a: 574 km away, so 21.2 ms expected (not measured), 11.9 ms ahead of us-west-2, us-west-2-lax-1a would take 12.0 ms but is not named (mode shadow); healthy"},
 		{"held", func(w *world) { w.measure(network, lax, 24, 20) },
-			"us-west-2-lax-1a: measured 22.0 ms ± 2.4 from 20 samples, kept although us-west-2-phx-2a is 0.8 ms better, which is less than the 5.0 ms it takes to move, 11.1 ms ahead of us-west-2; healthy"},
+			"us-west-2-lax-1a: estimated 22.0 ms ± 2.4 from 20 samples, kept although us-west-2-phx-2a is 0.8 ms better, which is less than the 5.0 ms it takes to move, 11.1 ms ahead of us-west-2; healthy"},
 		{"held for a build", func(w *world) { w.measure(network, lax, 60, 20) },
-			"us-west-2-lax-1a: measured 52.0 ms ± 2.4 from 20 samples, kept although us-west-2-phx-2a is 30.8 ms better, but not for two builds yet; healthy"},
+			"us-west-2-lax-1a: estimated 52.0 ms ± 2.4 from 20 samples, kept although us-west-2-phx-2a is 30.8 ms better, but not for two builds yet; healthy"},
 		{"all down", func(w *world) { w.set(true, lax, phx, home) },
 			"no zone of the name is up and serving, failing open to us-west-2-lax-1a: 0 km away, so 12.0 ms expected (not measured) (down)"},
 		{"only", func(w *world) { w.cfg.DNS.Names[0].Zones = []string{phx} },
