@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -303,23 +306,28 @@ var testClient = &http.Client{
 	Timeout:   30 * time.Second,
 }
 
-// freeAddr is an address of host whose port nobody holds now, for TCP and UDP.
+// freeAddr is an address of host whose port nobody holds now, for TCP and UDP. It is below the ports that the kernel
+// gives to connections, which would take it in between.
 func freeAddr(t *testing.T, host string) string {
 	t.Helper()
-	for range 20 {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-		if err != nil {
+	var last error
+	for range 100 {
+		at := net.JoinHostPort(host, fmt.Sprint(20000+rand.IntN(10000)))
+		l, err := net.Listen("tcp", at)
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
 			t.Skipf("this machine has no %s on loopback: %v", host, err)
 		}
-		at := l.Addr().String()
-		p, err := net.ListenPacket("udp", at)
+		if err != nil {
+			last = err
+			continue
+		}
 		l.Close()
-		if err == nil {
+		if p, err := net.ListenPacket("udp", at); err == nil {
 			p.Close()
 			return at
 		}
 	}
-	t.Fatal("no free port")
+	t.Fatalf("no free port: %v", last)
 	return ""
 }
 

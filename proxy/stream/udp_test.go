@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"runtime"
@@ -365,11 +366,31 @@ func TestUDPWithoutServer(t *testing.T) {
 	eventually(t, "it was one session", func() bool { return e.metric("sessions_ended_total", "reason=unreachable") == 1 })
 }
 
+// freeForBoth is an address whose port nobody holds, TCP or UDP. It is below the ports that the kernel gives to
+// connections, which would take it in between.
+func freeForBoth(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000))
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		l.Close()
+		if p, err := net.ListenPacket("udp", addr); err == nil {
+			p.Close()
+			return addr
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
 func TestAPlayerFindsTheSameServerByBothNetworks(t *testing.T) {
 	var servers []string
 	for i := range 4 {
 		name := fmt.Sprint("server", i)
-		_, addr := arena(t, name, "127.0.0.1:0")
+		_, addr := arena(t, name, freeForBoth(t))
 		servers = append(servers, tcpServer(t, addr, func(c *net.TCPConn) { c.Write([]byte(name + ":x")) }))
 	}
 	e := start(t, configOf([]config.Stream{udpMatch, {Name: "lobby", Network: "tcp"}}, map[string][]string{"arena": servers}), nil)
