@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -81,4 +82,28 @@ func TestHubThatLostItsLogs(t *testing.T) {
 		_, _, header := f.get(lax, "/kept")
 		return strings.Contains(header.Get("Cache-Status"), "fwd=stale")
 	})
+}
+
+// A start that fails half-way leaves nothing bound: the hub's port least of all.
+func TestFailedStartReleasesEverything(t *testing.T) {
+	f := startFleet(t)
+	f.kill(home)
+	held, err := net.Listen("tcp", f.admin) // the last socket that a node binds
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := f.nodes[home].config.Load()
+	if _, err := newNode(cfg, nodeOptions{Log: testLog(t)}); err == nil {
+		t.Fatal("a node started although its admin port is held")
+	}
+	held.Close()
+	for _, at := range []string{cfg.Listen.HTTP, cfg.Fleet.Listen, f.dns} {
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			t.Errorf("%s is still held after a failed start: %v", at, err)
+			continue
+		}
+		l.Close()
+	}
+	f.start(home)
 }

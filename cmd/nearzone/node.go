@@ -32,7 +32,7 @@ import (
 )
 
 // node is one running nearzone: every room, joined here and nowhere else. Bytes flow through proxy, places through
-// routing; what passes between the two trees passes through a func value given in assemble.
+// routing; what passes between the two trees passes through a func value given in newNode.
 type node struct {
 	log     *slog.Logger
 	reg     *prometheus.Registry
@@ -75,8 +75,8 @@ type nodeOptions struct {
 
 // newNode binds every listener of the configuration and joins the rooms. It starts nothing; on an error all that was
 // bound is closed again.
-func newNode(cfg *config.Config, o nodeOptions) (n *node, err error) {
-	n = &node{log: o.Log, reg: prometheus.NewRegistry(), started: time.Now(), load: o.Load}
+func newNode(cfg *config.Config, o nodeOptions) (*node, error) {
+	n := &node{log: o.Log, reg: prometheus.NewRegistry(), started: time.Now(), load: o.Load}
 	n.identify(cfg)
 	if err := os.MkdirAll(cfg.Node.Data, 0o750); err != nil {
 		return nil, fmt.Errorf("node.data: %w; choose a directory that this user may write", err)
@@ -85,17 +85,24 @@ func newNode(cfg *config.Config, o nodeOptions) (n *node, err error) {
 	n.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.metrics = newMetrics(n.reg)
 	sockets := &binder{}
-	defer func() {
-		if err != nil {
-			sockets.closeAll()
-		}
-	}()
 	for _, build := range []func(*config.Config, *binder) error{n.buildFleet, n.buildBytes, n.buildPlaces, n.buildDoors} {
-		if err = build(cfg, sockets); err != nil {
+		if err := build(cfg, sockets); err != nil {
+			n.abandon(sockets)
 			return nil, err
 		}
 	}
 	return n, nil
+}
+
+// abandon closes what a node that will not run has opened. The fleet's listener is not among its sockets.
+func (n *node) abandon(sockets *binder) {
+	sockets.closeAll()
+	if n.fleet != nil {
+		n.fleet.Close()
+	}
+	if n.access != nil {
+		n.access.close()
+	}
 }
 
 // identify names the node: by its entry in zones for its peers, by node.name for people. A node that no zone lists is

@@ -85,8 +85,8 @@ func (n *node) append(ctx context.Context, log string, data []byte) (uint64, err
 	return position, err
 }
 
-// followPurges applies the purge log. The memory cache begins empty, so what came before this start has no object
-// to remove: it begins at the head the log had then.
+// followPurges applies the purge log, from its oldest entry on. Those from before this start find nothing to remove,
+// since the memory cache begins empty; so nothing has to be asked of a hub that may be away.
 func (n *node) followPurges(ctx context.Context) error {
 	return n.follow(ctx, logPurge, func(_ uint64, data []byte) {
 		var p cache.Purge
